@@ -1,0 +1,188 @@
+package mail
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Attempt is what the queue hands to a worker: one message, opened, to be tried
+// once.
+type Attempt struct {
+	Message Message // with Data
+	Number  int     // 1 for the first
+	// Signed is the message as it was rendered and signed for an earlier attempt,
+	// nil if none was. Every attempt sends the same bytes.
+	Signed []byte
+	// Proceed is asked before dialling and again before the final dot: nil, or why
+	// the attempt must stop: ErrExpired, ErrSuperseded (before DATA only, law 4),
+	// ErrCancelled, ErrInterrupted (the lease on the message may be another's).
+	// It reads memory only. Nil means always.
+	Proceed func() error
+}
+
+// Why an attempt stops although nobody refused it.
+var (
+	ErrExpired     = errors.New("the message expired")
+	ErrSuperseded  = errors.New("a newer message takes this one's place")
+	ErrCancelled   = errors.New("the message was cancelled")
+	ErrInterrupted = errors.New("the attempt was interrupted")
+)
+
+// Outcome is how an attempt ended. There is always one (law 7).
+type Outcome struct {
+	// State is StateAccepted, StateDelayed or StateRefused; StateExpired,
+	// StateSuperseded or StateCancelled where Attempt.Proceed said so; and "" where
+	// the attempt was interrupted or failed for a reason of our own (a resolver that
+	// is down, a key that can't be read): it does not count, Local says why.
+	State State
+	Local string
+
+	Cause Cause // "" when accepted
+	// Suppress says that the cause is a final one about the address itself.
+	Suppress bool
+	// RetryAfter is the wait that the server's text asked for; 0 if it did not.
+	RetryAfter time.Duration
+	// PossibleDuplicate: the final dot was or may have been sent and no complete
+	// reply was read (RFC 1047).
+	PossibleDuplicate bool
+
+	Evidence Evidence
+	// Signed is the bytes that were sent or would have been, to be kept for the next
+	// attempt; nil if rendering failed.
+	Signed []byte
+}
+
+// Evidence is what an attempt saw, bounded, without the mail's body and without its
+// secrets.
+type Evidence struct {
+	StartedAt time.Time     `json:"started_at,omitzero"`
+	Took      time.Duration `json:"took_ns,omitempty"`
+	Provider  string        `json:"provider,omitempty"` // id, e.g. "microsoft365"; "" if not known
+	Host      string        `json:"host,omitempty"`     // the MX host that had the last word
+	IP        string        `json:"ip,omitempty"`
+	Stage     Stage         `json:"stage,omitempty"` // where the conversation was
+	Reply     *Reply        `json:"reply,omitempty"` // the reply that decided
+	Error     string        `json:"error,omitempty"` // where no reply decided: "connection refused", …
+	QueueID   string        `json:"queue_id,omitempty"`
+	TLS       *TLS          `json:"tls,omitempty"`
+	Reused    bool          `json:"reused,omitempty"` // on a connection that carried another message before
+	Bytes     int           `json:"bytes,omitempty"`
+	// Tries are the hosts and addresses tried before the last, at most 10.
+	Tries []Try `json:"tries,omitempty"`
+}
+
+// Try is one address of one host that did not have the last word.
+type Try struct {
+	Host  string        `json:"host"`
+	IP    string        `json:"ip,omitempty"`
+	Stage Stage         `json:"stage"`
+	Reply *Reply        `json:"reply,omitempty"`
+	Error string        `json:"error,omitempty"`
+	Took  time.Duration `json:"took_ns,omitempty"`
+}
+
+// TLS says how a connection was protected.
+type TLS struct {
+	Version  string    `json:"version"` // "TLS 1.3"
+	Cipher   string    `json:"cipher"`
+	Verified bool      `json:"verified"`          // the certificate is the host's, by the system's roots
+	Problem  string    `json:"problem,omitempty"` // why it is not: "expired on 2026-02-01"
+	Names    []string  `json:"names,omitempty"`   // at most 5
+	Expires  time.Time `json:"expires,omitzero"`
+}
+
+// Stage is a step of an attempt.
+type Stage string
+
+// The stages in their order.
+const (
+	StageRender   Stage = "render"
+	StageSign     Stage = "sign"
+	StageDNS      Stage = "dns"
+	StageConnect  Stage = "connect"
+	StageGreeting Stage = "greeting"
+	StageHello    Stage = "ehlo"
+	StageTLS      Stage = "starttls"
+	StageAuth     Stage = "auth"
+	StageMail     Stage = "mail"
+	StageRcpt     Stage = "rcpt"
+	StageData     Stage = "data"
+	StageBody     Stage = "body"
+	StageDot      Stage = "dot"
+)
+
+// Reply is an SMTP reply (RFC 5321 4.2): a code from 200 to 599, the enhanced code
+// if there was a valid one of the same class, and the text: valid UTF-8 on one line
+// without control characters, at most 1 KiB.
+type Reply struct {
+	Code     int          `json:"code"`
+	Enhanced EnhancedCode `json:"enhanced,omitzero"`
+	Text     string       `json:"text,omitempty"`
+}
+
+// String returns the reply as support would read it out: "550 5.1.1 No such user".
+func (r Reply) String() string {
+	var b strings.Builder
+	b.WriteString(strconv.Itoa(r.Code))
+	if r.Enhanced != (EnhancedCode{}) {
+		b.WriteByte(' ')
+		b.WriteString(r.Enhanced.String())
+	}
+	if r.Text != "" {
+		b.WriteByte(' ')
+		b.WriteString(r.Text)
+	}
+	return b.String()
+}
+
+// EnhancedCode is an enhanced status code (RFC 3463): class 2, 4 or 5, subject and
+// detail from 0 to 999. The zero value means that there was none.
+type EnhancedCode [3]int
+
+// String returns "5.1.1", and "" for the zero value.
+func (e EnhancedCode) String() string {
+	if e == (EnhancedCode{}) {
+		return ""
+	}
+	return strconv.Itoa(e[0]) + "." + strconv.Itoa(e[1]) + "." + strconv.Itoa(e[2])
+}
+
+// ParseEnhancedCode reads "5.1.1" and nothing else.
+func ParseEnhancedCode(s string) (EnhancedCode, bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || len(parts[0]) != 1 || strings.IndexByte("245", s[0]) < 0 {
+		return EnhancedCode{}, false
+	}
+	var e EnhancedCode
+	for i, p := range parts {
+		if len(p) < 1 || len(p) > 3 {
+			return EnhancedCode{}, false
+		}
+		for _, c := range []byte(p) {
+			if c < '0' || c > '9' {
+				return EnhancedCode{}, false
+			}
+			e[i] = e[i]*10 + int(c-'0')
+		}
+	}
+	return e, true
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (e EnhancedCode) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (e *EnhancedCode) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*e = EnhancedCode{}
+		return nil
+	}
+	v, ok := ParseEnhancedCode(string(b))
+	if !ok {
+		return errors.New("not an enhanced status code: want class.subject.detail, e.g. 5.1.1")
+	}
+	*e = v
+	return nil
+}
