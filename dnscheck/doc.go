@@ -1,0 +1,2 @@
+// Package dnscheck says what the DNS knows about a domain: where its mail goes.
+package dnscheck
