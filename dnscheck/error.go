@@ -42,29 +42,34 @@ type Error struct {
 
 // Error tells what was asked, of whom, and how it ended, on one line.
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString("dns " + e.Type + " " + e.Domain + ": ")
-	switch {
-	case e.RCode != "" && e.RCode != "NOERROR":
-		b.WriteString(e.RCode)
-	case e.Kind == NullMX:
-		b.WriteString("the domain takes no mail (null MX)")
-	case e.Kind == NoAddress:
-		b.WriteString("no usable address")
-	case e.Kind == NoData:
-		b.WriteString("no such record")
-	case e.Err != nil:
-		b.WriteString(e.Err.Error())
-	default:
-		b.WriteString(string(e.Kind))
-	}
+	text := "dns " + e.Type + " " + e.Domain + ": " + e.says()
 	if e.Server != "" {
-		b.WriteString(" from " + e.Server)
+		text += " from " + e.Server
 	}
 	if len(e.EDE) > 0 {
-		b.WriteString(" (" + strings.Join(e.EDE, "; ") + ")")
+		text += " (" + strings.Join(e.EDE, "; ") + ")"
 	}
-	return b.String()
+	return text
+}
+
+func (e *Error) says() string {
+	said := string(e.Kind)
+	switch {
+	case e.Kind == NullMX:
+		said = "the domain takes no mail (null MX)"
+	case e.Kind == NoAddress:
+		said = "no address to send mail to"
+	case e.Kind == NoData:
+		said = "no such record"
+	case e.RCode != "" && e.RCode != "NOERROR":
+		said = e.RCode
+	case e.Err != nil:
+		return e.Err.Error()
+	}
+	if e.Err != nil {
+		said += ": " + e.Err.Error()
+	}
+	return said
 }
 
 // Unwrap returns what lies below, so that errors.Is finds a context's end.

@@ -1,0 +1,144 @@
+package dnscheck
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	resolvConf = "/etc/resolv.conf"
+	// reread is how often the system's list of servers is looked at for a change;
+	// Go's own resolver does the same.
+	reread = 5 * time.Second
+	// maxServers is what resolv.conf(5) promises to use.
+	maxServers = 3
+	// sulk is how long a server that stayed silent is asked after the others.
+	sulk = 30 * time.Second
+)
+
+// server is one recursive resolver and what we know of its health.
+type server struct {
+	addr    string // host:port
+	trusted bool   // its AD bit counts
+
+	heard   atomic.Int64 // unix nanoseconds of its last answer of any kind
+	silent  atomic.Int64 // unix nanoseconds of its last unanswered datagram
+	probing atomic.Bool  // a sign of life is being asked for
+}
+
+// alive reports whether the server has answered anything since then.
+func (s *server) alive(since time.Time) bool { return s.heard.Load() >= since.UnixNano() }
+
+// sulking reports whether the server stayed silent lately and has not been heard
+// since.
+func (s *server) sulking(now time.Time) bool {
+	silent := s.silent.Load()
+	return silent > s.heard.Load() && now.UnixNano()-silent < int64(sulk)
+}
+
+// newServer reads "host:port", "[v6]:port" or a bare host.
+func newServer(text string, validating bool) (*server, error) {
+	text = strings.TrimSpace(text)
+	host, port, err := net.SplitHostPort(text)
+	if err != nil {
+		host, port = strings.Trim(text, "[]"), "53"
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); host == "" || strings.ContainsAny(host, " \t,/") || err != nil || n == 0 {
+		return nil, fmt.Errorf("dns server %q: want an address or host:port", text)
+	}
+	addr, err := netip.ParseAddr(host)
+	loopback := host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+	return &server{addr: net.JoinHostPort(host, port), trusted: validating || loopback}, nil
+}
+
+// serverList is the configured servers, or the system's as its file has them now.
+type serverList struct {
+	validating bool
+	path       string // the system's file; empty: the list is fixed
+	now        func() time.Time
+
+	mu      sync.Mutex
+	list    []*server
+	checked time.Time // when the file was last looked at
+	version time.Time // its modification time then
+}
+
+func newServerList(o *ResolverOptions) (*serverList, error) {
+	l := &serverList{validating: o.Validating, now: o.Now}
+	if len(o.Servers) == 0 {
+		l.path = resolvConf
+		return l, nil
+	}
+	for _, text := range o.Servers {
+		s, err := newServer(text, o.Validating)
+		if err != nil {
+			return nil, err
+		}
+		l.list = append(l.list, s)
+	}
+	return l, nil
+}
+
+// current returns the servers in the order to ask them: as configured, those
+// that stayed silent lately last.
+func (l *serverList) current() []*server {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if l.path != "" && (l.list == nil || now.Sub(l.checked) >= reread) {
+		l.checked = now
+		l.read()
+	}
+	ordered := make([]*server, 0, len(l.list))
+	for _, s := range l.list {
+		if !s.sulking(now) {
+			ordered = append(ordered, s)
+		}
+	}
+	for _, s := range l.list {
+		if s.sulking(now) {
+			ordered = append(ordered, s)
+		}
+	}
+	return ordered
+}
+
+// read takes the file's servers when it has changed. A file that can't be read or
+// names none means a resolver on this host, as resolv.conf(5) says; one that was
+// read before stays in force.
+func (l *serverList) read() {
+	info, err := os.Stat(l.path)
+	if err == nil && l.list != nil && info.ModTime().Equal(l.version) {
+		return
+	}
+	var addrs []string
+	if config, err := dns.ClientConfigFromFile(l.path); err == nil {
+		for _, s := range config.Servers {
+			addrs = append(addrs, net.JoinHostPort(s, config.Port))
+		}
+	}
+	if len(addrs) == 0 {
+		if l.list != nil {
+			return
+		}
+		addrs = []string{"127.0.0.1:53"}
+	}
+	if info != nil {
+		l.version = info.ModTime()
+	}
+	l.list = nil
+	for _, addr := range addrs[:min(len(addrs), maxServers)] {
+		if s, err := newServer(addr, l.validating); err == nil {
+			l.list = append(l.list, s)
+		}
+	}
+}
