@@ -1,0 +1,288 @@
+package mail
+
+import (
+	"html"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Blank is what stands in place of a secret wherever one is shown.
+const Blank = "[secret]"
+
+// alwaysSecret are the names in Message.Data whose values are secret whatever the
+// request says, in lower case.
+var alwaysSecret = []string{"code", "link", "otp", "pin", "token", "url"}
+
+// minSecret is the length below which a value can't be kept secret, as it occurs in any
+// text; longSecret the length from which it is recognised inside of a word.
+const (
+	minSecret  = 4
+	longSecret = 8
+)
+
+// isSecretName reports whether the value of a name is secret, at any depth of the data.
+func (m *Message) isSecretName(name string) bool {
+	return slices.Contains(alwaysSecret, asciiLower(name)) || slices.Contains(m.Secrets, name)
+}
+
+// PublicData returns Data as it may be stored in clear and shown: the values of secret
+// names are [Blank], of a link the scheme and host are left; links and secrets that
+// stand inside of other values are blanked as well.
+func (m *Message) PublicData() map[string]any {
+	s := m.secrets()
+	public := make(map[string]any, len(m.Data))
+	for name, v := range m.Data {
+		public[name] = s.public(m, v, m.isSecretName(name))
+	}
+	return public
+}
+
+// Scrub returns s with every secret of the message replaced by [Blank]: the values of
+// secret names, whole links and what in a link looks like a token, in any case of
+// letters, as HTML, JSON or quoted-printable would write them, and cut off by the end of
+// s. It is for texts that others wrote and that may quote our mail, as the reply of a
+// server. A secret shorter than 8 characters is replaced only where it is a word of its
+// own.
+func (m *Message) Scrub(s string) string { return m.secrets().scrub(s) }
+
+// secretSet is what of a message must not be shown, the longest first, in lower case.
+type secretSet []string
+
+func (m *Message) secrets() secretSet {
+	var set secretSet
+	for name, v := range m.Data {
+		set.collect(m, v, m.isSecretName(name))
+	}
+	set = slices.DeleteFunc(set, func(s string) bool { return len(s) < minSecret })
+	slices.SortFunc(set, func(a, b string) int {
+		if len(a) != len(b) {
+			return len(b) - len(a)
+		}
+		return strings.Compare(a, b)
+	})
+	return slices.Compact(set)
+}
+
+func (set *secretSet) collect(m *Message, v any, secret bool) {
+	switch v := v.(type) {
+	case string:
+		set.collectString(m, v, secret)
+	case []any:
+		for _, item := range v {
+			set.collect(m, item, secret)
+		}
+	case map[string]any:
+		for name, item := range v {
+			set.collect(m, item, secret || m.isSecretName(name))
+		}
+	}
+}
+
+// links finds links in a text.
+var links = regexp.MustCompile(`(?i)https?://[^\s<>"]+`)
+
+func (set *secretSet) collectString(m *Message, v string, secret bool) {
+	if secret {
+		set.add(strings.TrimSpace(v))
+	}
+	for _, link := range links.FindAllString(v, -1) {
+		set.addLink(link, m.identifiers())
+	}
+}
+
+// add adds a secret and the forms in which others write it.
+func (set *secretSet) add(v string) {
+	v = asciiLower(v)
+	*set = append(*set, v)
+	if len(v) < longSecret {
+		return
+	}
+	for _, form := range []string{
+		html.EscapeString(v),
+		asciiLower(url.QueryEscape(v)),
+		strings.NewReplacer("&", `\u0026`, "<", `\u003c`, ">", `\u003e`).Replace(v),
+		strings.ReplaceAll(v, "=", "=3d"),
+	} {
+		if form != v {
+			*set = append(*set, form)
+		}
+	}
+}
+
+// addLink adds a link and the tokens in it. A part that is one of the identifiers is no
+// token, unless it would be the only one.
+func (set *secretSet) addLink(link string, identifiers []string) {
+	u, err := url.Parse(link)
+	if err != nil {
+		set.add(link)
+		return
+	}
+	if isBareHost(u) {
+		return
+	}
+	set.add(link)
+	var tokens, known []string
+	for _, part := range linkParts(u) {
+		switch {
+		case !looksLikeToken(part):
+		case slices.Contains(identifiers, asciiLower(part)):
+			known = append(known, part)
+		default:
+			tokens = append(tokens, part)
+		}
+	}
+	if len(tokens) == 0 {
+		tokens = known
+	}
+	for _, token := range tokens {
+		set.add(token)
+	}
+}
+
+// linkParts returns what stands between the separators of path, query and fragment, as
+// it is written and, where that differs, as it is meant.
+func linkParts(u *url.URL) []string {
+	var parts []string
+	for _, text := range []string{u.EscapedPath(), u.RawQuery, u.EscapedFragment()} {
+		for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return strings.ContainsRune("/?&=;#,", r) }) {
+			parts = append(parts, part)
+			if plain, err := url.QueryUnescape(part); err == nil && plain != part {
+				parts = append(parts, plain)
+			}
+		}
+	}
+	return parts
+}
+
+func isBareHost(u *url.URL) bool {
+	return (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
+}
+
+// looksLikeToken tells the secret parts of a link from the words of its path: a token is
+// long enough not to be guessed, and random letters without a single digit or capital
+// among 16 are rarer than words with none.
+func looksLikeToken(s string) bool {
+	digits := strings.ContainsAny(s, "0123456789")
+	capitals := strings.ToLower(s) != s
+	return len(s) >= 6 && digits || len(s) >= 16 && capitals || len(s) >= 24
+}
+
+// identifiers are values that a link may carry and that are shown all the same, each in
+// the field that is made for it.
+func (m *Message) identifiers() []string {
+	known := []string{m.To.Key()}
+	for _, s := range []string{m.Tenant, m.PersonID} {
+		if s != "" {
+			known = append(known, asciiLower(s))
+		}
+	}
+	return known
+}
+
+// public returns v as it may be shown.
+func (set secretSet) public(m *Message, v any, secret bool) any {
+	switch v := v.(type) {
+	case string:
+		if secret {
+			return blankLinkOrAll(v)
+		}
+		return set.scrub(links.ReplaceAllStringFunc(v, blankLinkOrAll))
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			out[i] = set.public(m, item, secret)
+		}
+		return out
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name, item := range v {
+			out[name] = set.public(m, item, secret || m.isSecretName(name))
+		}
+		return out
+	case bool, nil:
+		return v
+	}
+	return Blank // no other type comes out of Prepare
+}
+
+// blankLinkOrAll blanks a secret, but leaves of a link where it leads.
+func blankLinkOrAll(v string) string {
+	u, err := url.Parse(v)
+	switch {
+	case v == "":
+		return ""
+	case err != nil || u.Host == "" || u.User != nil:
+		return Blank
+	case isBareHost(u):
+		return v
+	}
+	return u.Scheme + "://" + u.Host + "/" + Blank
+}
+
+func (set secretSet) scrub(s string) string {
+	for _, secret := range set {
+		s = blankAll(s, secret)
+	}
+	return set.blankCutOff(s)
+}
+
+// holds reports whether a text contains a secret.
+func (set secretSet) holds(s string) bool {
+	low := asciiLower(s)
+	return slices.ContainsFunc(set, func(secret string) bool { return indexSecret(low, secret, 0) >= 0 })
+}
+
+// blankAll replaces a secret in s.
+func blankAll(s, secret string) string {
+	low := asciiLower(s)
+	at := indexSecret(low, secret, 0)
+	if at < 0 {
+		return s
+	}
+	var b strings.Builder
+	from := 0
+	for at >= 0 {
+		b.WriteString(s[from:at])
+		b.WriteString(Blank)
+		from = at + len(secret)
+		at = indexSecret(low, secret, from)
+	}
+	b.WriteString(s[from:])
+	return b.String()
+}
+
+// indexSecret finds a secret in low at or after from. A short one counts only as a word
+// of its own: 4711 is no secret in 147110.
+func indexSecret(low, secret string, from int) int {
+	for {
+		i := strings.Index(low[from:], secret)
+		if i < 0 {
+			return -1
+		}
+		i += from
+		end := i + len(secret)
+		if len(secret) >= longSecret || (i == 0 || !isAlnum(low[i-1])) && (end == len(low) || !isAlnum(low[end])) {
+			return i
+		}
+		from = i + 1
+	}
+}
+
+// blankCutOff blanks the beginning of a long secret at the end of s, where a text was
+// cut off.
+func (set secretSet) blankCutOff(s string) string {
+	low := asciiLower(s)
+	for _, secret := range set {
+		if len(secret) < longSecret {
+			continue
+		}
+		for n := min(len(secret)-1, len(low)); n >= longSecret; n-- {
+			if strings.HasSuffix(low, secret[:n]) {
+				return s[:len(s)-n] + Blank
+			}
+		}
+	}
+	return s
+}

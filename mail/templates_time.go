@@ -1,0 +1,66 @@
+package mail
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// timeStyle is how a language writes a time of the day and a date, in Go's reference
+// time.
+type timeStyle struct {
+	clock, date string
+	months      []string // January first; nil for the English names
+}
+
+// near is how close an expiry must be to be told by the clock alone: shorter than from
+// an evening to the next day's same hour.
+const near = 18 * time.Hour
+
+// parseTimeStyle reads the head of a footer.
+func parseTimeStyle(footer source) (timeStyle, source, error) {
+	head, body, err := splitHead(footer, "clock", "date", "months")
+	if err != nil {
+		return timeStyle{}, body, err
+	}
+	style := timeStyle{clock: head["clock"].value, date: head["date"].value}
+	if style.clock == "" || style.date == "" {
+		return style, body, fmt.Errorf(`%s:1: the file must begin with lines "clock: …" and "date: …"`, footer.origin)
+	}
+	if months := head["months"].value; months != "" {
+		style.months = strings.Split(months, ",")
+		if len(style.months) != 12 {
+			return style, body, fmt.Errorf(`%s: "months:" names %d months, not 12`, footer.origin, len(style.months))
+		}
+	}
+	return style, body, nil
+}
+
+// until tells an expiry, as seen from a mail's date: by the clock if it is near.
+func (s timeStyle) until(expires, from time.Time, zone *time.Location) string {
+	if expires.Sub(from) < near {
+		return s.format(s.clock, expires.In(zone))
+	}
+	return s.untilDate(expires, zone)
+}
+
+func (s timeStyle) untilDate(expires time.Time, zone *time.Location) string {
+	return s.format(s.date, expires.In(zone))
+}
+
+// format is t.Format with the language's months, and with a name for zones that have
+// only a number: "UTC+3" rather than "+03". Both are put in afterwards, as a name may
+// contain what Format takes for a part of a time.
+func (s timeStyle) format(layout string, t time.Time) string {
+	zone := t.Format("MST")
+	if zone[0] == '+' || zone[0] == '-' {
+		zone = "UTC" + strings.Replace(zone, zone[:1]+"0", zone[:1], 1)
+	}
+	month := t.Month().String()
+	if s.months != nil {
+		month = strings.TrimSpace(s.months[t.Month()-1])
+	}
+	const zoneMark, monthMark = "\x01", "\x02"
+	layout = strings.NewReplacer("MST", zoneMark, "January", monthMark).Replace(layout)
+	return strings.NewReplacer(zoneMark, zone, monthMark, month).Replace(t.Format(layout))
+}
