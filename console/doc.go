@@ -1,0 +1,22 @@
+// Package console is where people and their scripts look and act: the read model,
+// the story told from it, the JSON API with its tokens, and the plain pages.
+//
+// What happens on the way from a fact to a sentence:
+//
+//	event log ── Follow ──▶ View      facts folded into SQLite, in batches
+//	View ── Lookup, List ─▶ facts     one message's events, newest-first lists
+//	facts ── Tell ────────▶ Message   verdict, who acts, next step, the timeline,
+//	                                  in English or Finnish
+//	Message ── API, Pages ▶ JSON, HTML
+//	API ── Backend ───────▶ queue     cancel, pause, retry, suppress, with a name
+//	                                  and a reason
+//
+// The View is a projection and never the truth: it is thrown away and built anew
+// whenever it is missing, damaged, of another schema, or no longer fits the log.
+// Folding a fact twice changes nothing and the order of facts does not matter, so
+// that every node arrives at the same view.
+//
+// The package imports the vocabulary, the catalogue of causes and nothing else of
+// this module: it acts through [Backend] and keeps tokens in a [Store], both wired
+// by the program.
+package console

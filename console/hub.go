@@ -1,0 +1,78 @@
+package console
+
+import (
+	"sync"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// hub tells those who wait that the view has moved. It carries no events: whoever
+// is woken reads the view, so a slow reader holds nobody up and misses nothing.
+type hub struct {
+	mu       sync.Mutex
+	at       uint64        // the view's place
+	movedC   chan struct{} // closed when at changes; nil while nobody waits
+	watchers map[mail.ID]map[chan struct{}]struct{}
+}
+
+func (h *hub) place() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at
+}
+
+// moved returns a channel that is closed when the place changes next.
+func (h *hub) moved() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.movedC == nil {
+		h.movedC = make(chan struct{})
+	}
+	return h.movedC
+}
+
+// watch returns a channel that holds one value after every batch that touched the
+// message, and the function that ends it.
+func (h *hub) watch(id mail.ID) (<-chan struct{}, func()) {
+	c := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.watchers == nil {
+		h.watchers = map[mail.ID]map[chan struct{}]struct{}{}
+	}
+	if h.watchers[id] == nil {
+		h.watchers[id] = map[chan struct{}]struct{}{}
+	}
+	h.watchers[id][c] = struct{}{}
+	return c, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.watchers[id], c)
+		if len(h.watchers[id]) == 0 {
+			delete(h.watchers, id)
+		}
+	}
+}
+
+// moveTo sets the place and wakes everyone who waits for that or for one of the
+// messages.
+func (h *hub) moveTo(place uint64, messages ...mail.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.at = place
+	if h.movedC != nil {
+		close(h.movedC)
+		h.movedC = nil
+	}
+	if len(h.watchers) == 0 {
+		return
+	}
+	for _, id := range messages {
+		for c := range h.watchers[id] {
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
