@@ -1,0 +1,212 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/deliverd/deliverd/dnscheck"
+	"github.com/deliverd/deliverd/mail"
+)
+
+// tries is one attempt on its way along the hosts of its plan.
+type tries struct {
+	attempt *mail.Attempt
+	plan    Plan
+	env     envelope
+	wait    Timeouts
+	bytes   int
+	failed  []*failure
+}
+
+// handOver finds the way and walks it until somebody decides.
+func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, signed []byte) mail.Outcome {
+	t := &tries{attempt: a, bytes: len(signed), wait: d.wait, env: envelope{
+		from: mail.Address(d.options.ReturnPath(a.Message.ID)), to: a.Message.To,
+		proceed: a.Proceed, expires: a.Message.ExpiresAt,
+	}}
+	if err := t.env.check(); err != nil {
+		return mail.Outcome{State: mail.StateRefused, Cause: mail.CauseProtocol, Evidence: mail.Evidence{Stage: mail.StageMail, Error: err.Error()}}
+	}
+	if !a.Message.ExpiresAt.IsZero() {
+		t.wait = t.wait.within(time.Until(a.Message.ExpiresAt))
+	}
+	var err error
+	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
+	targets := t.plan.targets()
+	if err == nil && len(targets) == 0 {
+		err = &dnscheck.Error{Kind: dnscheck.NoAddress, Domain: a.Message.To.Domain(), Type: "MX"}
+	}
+	if err != nil {
+		return byPlan(ctx, a, err)
+	}
+	t.env.wire = wireForm(signed)
+	if o, done := d.reuse(ctx, t, targets); done {
+		return o
+	}
+	for _, target := range d.memory.inOrder(targets) {
+		if o, done := d.fresh(ctx, t, target); done {
+			return o
+		}
+	}
+	return t.verdict()
+}
+
+// check is the second wall around the envelope: nothing that could end a command or
+// its argument gets into one, whatever the first wall let through (FAULTS D02). We
+// don't speak SMTPUTF8 (A49).
+func (e *envelope) check() error {
+	for _, a := range []mail.Address{e.from, e.to} {
+		for _, c := range []byte(a) {
+			switch {
+			case c >= 0x80:
+				return errors.New("5.6.7 the address needs SMTPUTF8, which deliverd does not send")
+			case c <= ' ' || c == '<' || c == '>' || c == 0x7f:
+				return errors.New("5.1.3 the address has characters that no envelope may have")
+			}
+		}
+	}
+	if e.to == "" {
+		return errors.New("5.1.3 the message has no recipient")
+	}
+	return nil
+}
+
+// reuse tries a connection that waits at one of the best hosts. Where it turns out
+// to be at its end, nothing has happened.
+func (d *Deliverer) reuse(ctx context.Context, t *tries, targets []target) (o mail.Outcome, done bool) {
+	for _, target := range targets {
+		if target.pref != targets[0].pref {
+			break
+		}
+		c := d.pool.take(ctx, keyOf(&t.plan, target))
+		if c == nil {
+			continue
+		}
+		o, f := d.transact(ctx, t, c, true)
+		if f == nil {
+			return o, true
+		}
+		if f.stale() {
+			if f.reply != nil {
+				d.memory.limited(target.addr.Addr(), f.carried)
+			}
+			return o, false
+		}
+		return t.after(f)
+	}
+	return o, false
+}
+
+// fresh dials one address.
+func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.Outcome, done bool) {
+	started := time.Now()
+	if err := t.attempt.Proceed(); err != nil {
+		return t.after(&failure{target: target, stage: mail.StageConnect, err: &errStopped{err}})
+	}
+	c, f := d.open(ctx, &t.plan, target, t.wait)
+	if f == nil {
+		o, f = d.transact(ctx, t, c, false)
+	}
+	d.learn(target, f)
+	if f == nil {
+		return o, true
+	}
+	f.took = time.Since(started)
+	if ctx.Err() != nil && f.reply == nil && !f.ambiguous {
+		f.err = &errStopped{mail.ErrInterrupted}
+	}
+	return t.after(f)
+}
+
+// after notes a failure, and decides unless another host may do better.
+func (t *tries) after(f *failure) (o mail.Outcome, done bool) {
+	t.failed = append(t.failed, f)
+	if f.scope() == scopeHost {
+		return o, false
+	}
+	return t.verdict(), true
+}
+
+// learn remembers what a try told of an address.
+func (d *Deliverer) learn(t target, f *failure) {
+	addr := t.addr.Addr()
+	switch {
+	case f == nil || f.reply != nil:
+		d.memory.alive(addr)
+	case f.stage == mail.StageConnect, f.stage == mail.StageGreeting && f.timedOut():
+		if f.scope() == scopeHost {
+			d.memory.dead(addr)
+		}
+	case f.pipelined && f.timedOut() && (f.stage == mail.StageRcpt || f.stage == mail.StageData):
+		d.memory.cannotPipeline(addr)
+	}
+}
+
+// transact sends the message on c, and keeps or ends c.
+func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool) (o mail.Outcome, f *failure) {
+	c.wait = t.wait
+	c.caps.pipelining = c.caps.pipelining && d.memory.pipelines(c.target.addr.Addr())
+	release := c.bind(ctx)
+	var said mail.Reply
+	said, f = c.send(&t.env)
+	if !release() {
+		c.broken = true
+	}
+	if f != nil {
+		f.tls, f.reused, f.pipelined, f.carried = c.tls, reused, c.pipelined, c.carried
+		if ctx.Err() != nil && f.reply == nil && !f.ambiguous {
+			f.err = &errStopped{mail.ErrInterrupted}
+		}
+	} else {
+		o = mail.Outcome{State: mail.StateAccepted, Evidence: t.handedOver(c, said, reused)}
+	}
+	c.carried++
+	d.pool.put(keyOf(&t.plan, c.target), c) // from here on it may be another attempt's
+	return o, f
+}
+
+// logAttempt writes the attempt's one line, which can be read aloud: no body, no
+// secret, and what a server said only as it was cleaned.
+func (d *Deliverer) logAttempt(ctx context.Context, a *mail.Attempt, o *mail.Outcome) {
+	level, text := slog.LevelInfo, "message "+string(o.State)
+	switch o.State {
+	case mail.StateAccepted:
+		text = "message handed over"
+	case "":
+		level, text = slog.LevelWarn, "attempt not counted"
+	}
+	if !d.log.Enabled(ctx, level) {
+		return
+	}
+	m, e := &a.Message, &o.Evidence
+	attrs := []slog.Attr{
+		slog.String("message", string(m.ID)), slog.String("ref", string(m.Ref)), slog.String("kind", m.Kind),
+		slog.String("to", string(m.To)), slog.Int("attempt", a.Number),
+	}
+	add := func(name, value string) {
+		if value != "" {
+			attrs = append(attrs, slog.String(name, value))
+		}
+	}
+	add("cause", string(o.Cause))
+	add("stage", string(e.Stage))
+	add("host", e.Host)
+	add("ip", e.IP)
+	if e.Reply != nil {
+		add("reply", e.Reply.String())
+	}
+	add("error", e.Error)
+	if o.Local != e.Error {
+		add("local", o.Local)
+	}
+	if e.TLS != nil {
+		add("tls", e.TLS.Version)
+	}
+	if o.PossibleDuplicate {
+		attrs = append(attrs, slog.Bool("possible_duplicate", true))
+	}
+	attrs = append(attrs, slog.Duration("took", e.Took.Round(time.Microsecond)))
+	d.log.LogAttrs(ctx, level, text, attrs...)
+}

@@ -1,0 +1,85 @@
+package deliver
+
+import (
+	"regexp"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// maxTries bounds the tries that are kept, as mail.Evidence says.
+const maxTries = 10
+
+// evidence is what the tries saw, told from the one that had the last word.
+func (t *tries) evidence(f *failure) mail.Evidence {
+	word := f.try()
+	e := mail.Evidence{
+		Provider: t.plan.Provider, Host: word.Host, IP: word.IP, Stage: word.Stage, Reply: word.Reply,
+		Error: word.Error, TLS: f.tls, Reused: f.reused, Bytes: t.bytes,
+	}
+	for _, g := range t.failed {
+		if g != f && len(e.Tries) < maxTries {
+			e.Tries = append(e.Tries, g.try())
+		}
+	}
+	return e
+}
+
+// handedOver is the evidence of an accept.
+func (t *tries) handedOver(c *conn, said mail.Reply, reused bool) mail.Evidence {
+	e := mail.Evidence{
+		Provider: t.plan.Provider, Host: c.target.host, IP: c.target.addr.Addr().String(), Stage: mail.StageDot,
+		Reply: &said, QueueID: queueID(said.Text), TLS: c.tls, Reused: reused, Bytes: t.bytes,
+	}
+	for _, g := range t.failed[:min(len(t.failed), maxTries)] {
+		e.Tries = append(e.Tries, g.try())
+	}
+	return e
+}
+
+// scrub blanks whatever of the message's secrets a server put into its words:
+// content filters answer with the link that they didn't like.
+func scrub(e *mail.Evidence, m *mail.Message) {
+	e.Error = m.Scrub(e.Error)
+	e.QueueID = m.Scrub(e.QueueID)
+	scrubReply(e.Reply, m)
+	for i := range e.Tries {
+		e.Tries[i].Error = m.Scrub(e.Tries[i].Error)
+		scrubReply(e.Tries[i].Reply, m)
+	}
+	if e.TLS != nil && e.TLS.Problem != "" {
+		clean := *e.TLS // the connection's own
+		clean.Problem = m.Scrub(clean.Problem)
+		e.TLS = &clean
+	}
+}
+
+func scrubReply(r *mail.Reply, m *mail.Message) {
+	if r != nil {
+		r.Text = m.Scrub(r.Text)
+	}
+}
+
+// The ways in which servers name what they took, so that their administrator can
+// search for it. Each is from a reply to a final dot as the server's source or its
+// public behaviour has it.
+var queueIDs = []*regexp.Regexp{
+	regexp.MustCompile(`queued as ([0-9A-Za-z._-]{4,64})`),               // Postfix: "Ok: queued as 4VNkGp2Zwz9s"
+	regexp.MustCompile(`\bid=([0-9A-Za-z-]{6,64})`),                      // Exim: "OK id=1rZq3X-0004Jd-1x"
+	regexp.MustCompile(`<([^<>@\s]{1,80}@[^<>@\s]{1,80})> \[InternalId`), // Exchange: "<id@host> [InternalId=123, Hostname=…] Queued mail"
+	regexp.MustCompile(`InternalId=([0-9]{4,30})`),
+	regexp.MustCompile(`\b([0-9a-f]+-[0-9a-f]+si[0-9]+[a-z]+\.[0-9]+) - gsmtp`), // Google: "OK  1700000000 a1-2…si123ejc.45 - gsmtp"
+	regexp.MustCompile(`^([0-9A-Za-z]{8,20}) Message accepted for delivery`),    // Sendmail, OpenSMTPD
+	regexp.MustCompile(`(?i)\bqueued (?:mail )?(?:for delivery )?(?:with id |\()?([0-9A-Za-z-]{8,64})\b`),
+	regexp.MustCompile(`(?i)^ok:? +(?:message )?([0-9A-Za-z._-]{8,64})$`),
+}
+
+// queueID finds the name under which the next server keeps the message, "" if its
+// reply has none that we know how to find.
+func queueID(text string) string {
+	for _, re := range queueIDs {
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}

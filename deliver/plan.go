@@ -1,0 +1,204 @@
+package deliver
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+
+	"github.com/deliverd/deliverd/dnscheck"
+)
+
+// Plan is the way to a destination: asked for before dialling, once an attempt. It
+// is the seat of everything that decides where a connection may go and how it must
+// be protected (MX, relay, and later MTA-STS and DANE); the conversation only obeys.
+type Plan struct {
+	// Destination names what mail of several domains has in common, their set of
+	// hosts; for logs, and for limits. "" is the domain itself.
+	Destination string
+	Provider    string // a provider's id, "" if not known
+	// Hosts in the order in which they are to be tried. At most 5 of them, and 2
+	// addresses of each, are tried in one attempt (as Postfix's
+	// smtp_mx_session_limit and smtp_mx_address_limit bound it).
+	Hosts []Host
+	Port  uint16 // 0: 25
+	TLS   TLSPolicy
+	// Login is set for a relay that wants AUTH (RFC 4954). It is used inside TLS
+	// only, so TLS must be TLSVerified or TLSImplicit.
+	Login *Login
+	// Relay says that the hosts are a smarthost of ours, not the recipient's own:
+	// their name may be ours (no loop), and their refusals still are the last word.
+	Relay bool
+}
+
+// Host is one server of a plan.
+type Host struct {
+	Name string // for EHLO's certificate check and for people; no final dot
+	Pref uint16 // the MX preference: hosts of the lowest are the best
+	// Addrs in the order in which they are to be tried.
+	Addrs []netip.Addr
+}
+
+// Login is what AUTH PLAIN or LOGIN says.
+type Login struct{ User, Password string }
+
+// String hides the password from whoever prints a plan.
+func (l Login) String() string { return "[login]" }
+
+// GoString does so for %#v.
+func (l Login) GoString() string { return "[login]" }
+
+// TLSPolicy is how a connection must be protected.
+type TLSPolicy int
+
+const (
+	// TLSOpportunistic encrypts where the server can, whatever its certificate, and
+	// goes on in clear where it can't (RFC 7435): a passive reader is kept out, and
+	// nobody's mail waits for a broken certificate.
+	TLSOpportunistic TLSPolicy = iota
+	// TLSNone never encrypts.
+	TLSNone
+	// TLSEncrypted wants encryption and takes any certificate.
+	TLSEncrypted
+	// TLSVerified wants encryption and a certificate for the host's name from a root
+	// that we trust.
+	TLSVerified
+	// TLSImplicit is TLSVerified from the first byte (RFC 8314 3.3, port 465).
+	TLSImplicit
+)
+
+// mandatory reports whether nothing may be sent in clear.
+func (p TLSPolicy) mandatory() bool { return p >= TLSEncrypted }
+
+func (p TLSPolicy) String() string {
+	switch p {
+	case TLSOpportunistic:
+		return "opportunistic"
+	case TLSNone:
+		return "none"
+	case TLSEncrypted:
+		return "encrypted"
+	case TLSVerified:
+		return "verified"
+	case TLSImplicit:
+		return "implicit"
+	}
+	return "policy " + strconv.Itoa(int(p))
+}
+
+// Planner finds the way to a domain. Its error is best a *dnscheck.Error, whose
+// kind decides what becomes of the message; any other one is a fault of our own,
+// and the message waits.
+type Planner func(ctx context.Context, domain string) (Plan, error)
+
+// ByMX plans by the domain's MX records, as RFC 5321 5.1 says, with opportunistic
+// TLS. route is dnscheck's Resolver.Route, which orders hosts and addresses and
+// leaves out the addresses that mail must not go to.
+func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error)) Planner {
+	return func(ctx context.Context, domain string) (Plan, error) {
+		r, err := route(ctx, domain)
+		if err != nil {
+			return Plan{}, err
+		}
+		p := Plan{Hosts: make([]Host, 0, len(r.Hosts))}
+		var firstErr error
+		for _, h := range r.Hosts {
+			if len(h.Addrs) == 0 {
+				if firstErr == nil {
+					firstErr = h.Err
+				}
+				continue
+			}
+			p.Hosts = append(p.Hosts, Host{Name: h.Name, Pref: h.Pref, Addrs: h.Addrs})
+		}
+		if len(p.Hosts) == 0 && firstErr != nil {
+			return Plan{}, firstErr
+		}
+		if len(p.Hosts) > 0 {
+			p.Destination = p.Hosts[0].Name
+		}
+		return p, nil
+	}
+}
+
+// ByRelay sends everything to one relay, whose addresses lookup finds anew for
+// every attempt, in random order.
+func ByRelay(relay Plan, host string, lookup func(ctx context.Context, host string) ([]netip.Addr, error)) Planner {
+	relay.Relay = true
+	relay.Destination = host
+	return func(ctx context.Context, _ string) (Plan, error) {
+		addrs, err := lookup(ctx, host)
+		if err != nil {
+			// Our own relay's name: whatever is wrong with it, the message has not been
+			// tried.
+			return Plan{}, &relayError{host, err}
+		}
+		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+		p := relay
+		p.Hosts = []Host{{Name: host, Addrs: addrs}}
+		return p, nil
+	}
+}
+
+type relayError struct {
+	host string
+	err  error
+}
+
+func (e *relayError) Error() string { return "relay " + e.host + ": " + e.err.Error() }
+
+// Fixed sends the mail of every domain to one address, as a rehearsal or a catching
+// server wants it.
+func Fixed(host string, addr netip.AddrPort, policy TLSPolicy) Planner {
+	return func(context.Context, string) (Plan, error) {
+		return Plan{
+			Destination: host, Port: addr.Port(), TLS: policy,
+			Hosts: []Host{{Name: host, Addrs: []netip.Addr{addr.Addr()}}},
+		}, nil
+	}
+}
+
+// The bounds of one attempt, FAULTS C09.
+const (
+	maxHosts        = 5
+	maxAddrsPerHost = 2
+)
+
+// target is one address of one host: what can be dialled.
+type target struct {
+	host string
+	pref uint16
+	addr netip.AddrPort
+}
+
+// targets lists what an attempt tries, in order. Of a host with both families it
+// takes one address of each, so that a broken IPv6 can't use up the tries (FAULTS
+// C12, as Postfix's smtp_balance_inet_protocols does).
+func (p *Plan) targets() []target {
+	port := p.Port
+	if port == 0 {
+		port = 25
+	}
+	var out []target
+	for _, h := range p.Hosts[:min(len(p.Hosts), maxHosts)] {
+		for _, a := range balanced(h.Addrs) {
+			out = append(out, target{host: h.Name, pref: h.Pref, addr: netip.AddrPortFrom(a.Unmap(), port)})
+		}
+	}
+	return out
+}
+
+// balanced takes the first maxAddrsPerHost addresses, the last of which is of
+// another family than the first, if there is one.
+func balanced(addrs []netip.Addr) []netip.Addr {
+	if len(addrs) <= maxAddrsPerHost {
+		return addrs
+	}
+	first := addrs[0]
+	for _, a := range addrs[1:] {
+		if a.Unmap().Is4() != first.Unmap().Is4() {
+			return []netip.Addr{first, a}
+		}
+	}
+	return addrs[:maxAddrsPerHost]
+}
