@@ -48,8 +48,8 @@ func (r *Resolver) TXT(ctx context.Context, name string) (Records[TXT], error) {
 	})
 }
 
-// SPF looks up records of the type that SPF used before RFC 7208 3.1 dropped it.
-func (r *Resolver) SPF(ctx context.Context, name string) (Records[TXT], error) {
+// TypeSPF looks up records of the type that SPF used before RFC 7208 3.1 dropped it.
+func (r *Resolver) TypeSPF(ctx context.Context, name string) (Records[TXT], error) {
 	return records(r.find(ctx, name, dns.TypeSPF, false), func(rr *dns.SPF) (TXT, bool) {
 		return text(rr.Txt), true
 	})
