@@ -74,14 +74,19 @@ type testLog struct {
 func (l *testLog) add(events ...mail.Event) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	last := uint64(0)
+	if len(l.events) > 0 {
+		last = l.events[len(l.events)-1].Seq
+	}
 	for _, e := range events {
-		l.events = append(l.events, mail.LoggedEvent{Seq: uint64(len(l.events) + 1), Event: e})
+		last++
+		l.events = append(l.events, mail.LoggedEvent{Seq: last, Event: e})
 	}
 	if l.grown != nil {
 		close(l.grown)
 		l.grown = nil
 	}
-	return uint64(len(l.events))
+	return last
 }
 
 func (l *testLog) after(seq uint64) ([]mail.LoggedEvent, <-chan struct{}, error) {
@@ -94,7 +99,11 @@ func (l *testLog) after(seq uint64) ([]mail.LoggedEvent, <-chan struct{}, error)
 	if l.grown == nil {
 		l.grown = make(chan struct{})
 	}
-	return slices.Clone(l.events[min(seq, uint64(len(l.events))):]), l.grown, nil
+	first := slices.IndexFunc(l.events, func(e mail.LoggedEvent) bool { return e.Seq > seq })
+	if first < 0 {
+		return nil, l.grown, nil
+	}
+	return slices.Clone(l.events[first:]), l.grown, nil
 }
 
 func (l *testLog) Events(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error] {
@@ -126,11 +135,6 @@ func (l *testLog) Bounds(context.Context) (first, last uint64, err error) {
 		return 0, 0, nil
 	}
 	return l.events[0].Seq, l.events[len(l.events)-1].Seq, nil
-}
-
-func (l *testLog) last() uint64 {
-	_, last, _ := l.Bounds(context.Background())
-	return last
 }
 
 // clock is when the tests look at the lives.

@@ -281,7 +281,7 @@ func (v *View) Wait(ctx context.Context, id mail.ID, until func(mail.State) bool
 			state = sum.State
 		case ctx.Err() != nil:
 			return state, ctx.Err()
-		case !errors.Is(err, ErrNotFound):
+		case !errors.Is(err, ErrNotFound) && !damaged(err): // a damaged view is being rebuilt
 			return "", err
 		}
 		select {
