@@ -202,3 +202,12 @@ func balanced(addrs []netip.Addr) []netip.Addr {
 	}
 	return addrs[:maxAddrsPerHost]
 }
+
+// best is the preference of the best hosts.
+func (p *Plan) best() uint16 {
+	best := p.Hosts[0].Pref
+	for _, h := range p.Hosts {
+		best = min(best, h.Pref)
+	}
+	return best
+}

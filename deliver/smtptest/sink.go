@@ -74,6 +74,7 @@ type Sink struct {
 	ledger map[string]int
 	conns  map[net.Conn]bool
 	closed bool
+	done   chan struct{} // closed by Close
 }
 
 // Listen starts a Sink.
@@ -96,7 +97,7 @@ func Listen(o SinkOptions) (*Sink, error) {
 	if o.MaxConns <= 0 {
 		o.MaxConns = 1000
 	}
-	s := &Sink{options: o, seen: make(map[string]int), ledger: make(map[string]int), conns: make(map[net.Conn]bool)}
+	s := &Sink{options: o, seen: make(map[string]int), ledger: make(map[string]int), conns: make(map[net.Conn]bool), done: make(chan struct{})}
 	for _, r := range o.Rules {
 		if err := s.rules.add(r); err != nil {
 			return nil, err
@@ -198,7 +199,12 @@ func (s *Sink) CloseConns() {
 // Close stops listening, cuts every connection and waits until all are gone.
 func (s *Sink) Close() error {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return net.ErrClosed
+	}
 	s.closed = true
+	close(s.done)
 	s.mu.Unlock()
 	err := s.listener.Close()
 	s.CloseConns()

@@ -189,7 +189,11 @@ func (c *sinkConn) act(b Behaviour, stage Stage) (goOn, said bool) {
 	if b.Delay > 0 {
 		c.bw.Flush()
 		c.raw.SetDeadline(time.Now().Add(b.Delay + sinkWait))
-		time.Sleep(b.Delay)
+		select {
+		case <-time.After(b.Delay):
+		case <-c.done:
+			return false, false
+		}
 	}
 	switch {
 	case b.Vanish:
