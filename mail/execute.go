@@ -42,17 +42,17 @@ func (t *Templates) say(m *Message) (content, error) {
 	return c.execute(m, zone)
 }
 
-// zoneName is the variable that says in which time zone the person lives.
-const zoneName = "timezone"
+// zoneVariable is the variable that says in which time zone the person lives.
+const zoneVariable = "timezone"
 
 var errZone = errors.New("timezone is not a name of the IANA database, as Europe/Helsinki")
 
 // zone returns the time zone that the data names, else UTC.
 func (t *Templates) zone(data map[string]any) (*time.Location, error) {
-	if data[zoneName] == nil || data[zoneName] == "" {
+	if data[zoneVariable] == nil || data[zoneVariable] == "" {
 		return time.UTC, nil
 	}
-	name, _ := data[zoneName].(string)
+	name, _ := data[zoneVariable].(string)
 	if known, ok := t.zones.Load(name); ok {
 		return known.(*time.Location), nil
 	}
@@ -159,7 +159,7 @@ func capture(t template, values map[string]any) (string, error) {
 	if err := t.Execute(&b, values); err != nil {
 		return "", err
 	}
-	return b.String(), nil
+	return strings.ToValidUTF8(b.String(), "\ufffd"), nil
 }
 
 // cappedBuilder ends an execution that writes too much.

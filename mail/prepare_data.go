@@ -247,7 +247,7 @@ func (p *Preparer) prepareTemplate(m *Message, locale string) *Problem {
 	case err == errPartLong:
 		return &Problem{Type: ProblemTooLarge, Title: "The mail would be too large", Status: 413, Field: "data", Detail: sentence(err) + " Send less data."}
 	case err == errZone:
-		return invalid("data."+zoneName, "The time zone is not known", "Use a name of the IANA database, as Europe/Helsinki, or leave it out.")
+		return invalid("data."+zoneVariable, "The time zone is not known", "Use a name of the IANA database, as Europe/Helsinki, or leave it out.")
 	}
 	return invalid("data", "The template can't be filled with this data", sentence(err)+" Compare the data with what the template does with it.")
 }

@@ -52,15 +52,27 @@ func (s timeStyle) untilDate(expires time.Time, zone *time.Location) string {
 // only a number: "UTC+3" rather than "+03". Both are put in afterwards, as a name may
 // contain what Format takes for a part of a time.
 func (s timeStyle) format(layout string, t time.Time) string {
-	zone := t.Format("MST")
-	if zone[0] == '+' || zone[0] == '-' {
-		zone = "UTC" + strings.Replace(zone, zone[:1]+"0", zone[:1], 1)
-	}
 	month := t.Month().String()
 	if s.months != nil {
 		month = strings.TrimSpace(s.months[t.Month()-1])
 	}
 	const zoneMark, monthMark = "\x01", "\x02"
 	layout = strings.NewReplacer("MST", zoneMark, "January", monthMark).Replace(layout)
-	return strings.NewReplacer(zoneMark, zone, monthMark, month).Replace(t.Format(layout))
+	return strings.NewReplacer(zoneMark, zoneName(t), monthMark, month).Replace(t.Format(layout))
+}
+
+// zoneName returns the name that people know t's zone by: "EET", "UTC-3", "UTC+5:45".
+func zoneName(t time.Time) string {
+	name, offset := t.Zone()
+	if name != "" && name[0] != '+' && name[0] != '-' {
+		return name
+	}
+	sign := '+'
+	if offset < 0 {
+		sign, offset = '-', -offset
+	}
+	if minutes := offset / 60 % 60; minutes != 0 {
+		return fmt.Sprintf("UTC%c%d:%02d", sign, offset/3600, minutes)
+	}
+	return fmt.Sprintf("UTC%c%d", sign, offset/3600)
 }
