@@ -117,6 +117,8 @@ func with(c *Client, opts []Option) (*Client, error) {
 func transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 64
+	// Streams have no time limit but this one, on their first byte.
+	t.ResponseHeaderTimeout = tryTime + MaxWait
 	return t
 }
 

@@ -172,7 +172,10 @@ const (
 	maxProblem = 64 << 10
 )
 
-var errTooLong = errors.New("the answer is longer than any that deliverd gives")
+var (
+	errTooLong = errors.New("the answer is longer than any that deliverd gives")
+	errNotOurs = errors.New("the answer is not deliverd's: is there a proxy in between?")
+)
 
 func readAll(r io.Reader, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, limit+1))
@@ -187,7 +190,7 @@ func decode(text []byte, out any) error {
 		return nil
 	}
 	if json.Unmarshal(text, out) != nil {
-		return errors.New("the answer is not deliverd's: is there a proxy in between?")
+		return errNotOurs
 	}
 	return nil
 }

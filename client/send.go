@@ -28,7 +28,8 @@ func (c *Client) SendAndWait(ctx context.Context, m Message, wait time.Duration)
 	return c.send(ctx, m, min(max(wait, time.Second), MaxWait).Round(time.Second))
 }
 
-func (c *Client) send(ctx context.Context, m Message, wait time.Duration) (r Receipt, err error) {
+func (c *Client) send(ctx context.Context, m Message, wait time.Duration) (Receipt, error) {
+	var r Receipt
 	key := m.IdempotencyKey
 	if key == "" {
 		key = "auto-" + rand.Text()
@@ -44,8 +45,13 @@ func (c *Client) send(ctx context.Context, m Message, wait time.Duration) (r Rec
 	} else {
 		header.Set("Idempotency-Key", key)
 	}
-	err = c.do(ctx, call, m, &r)
-	return r, err
+	if err := c.do(ctx, call, m, &r); err != nil {
+		return Receipt{}, err
+	}
+	if r.ID == "" { // nil has to mean that the message is safe
+		return Receipt{}, &wayError{call, errNotOurs}
+	}
+	return r, nil
 }
 
 // Validation is what deliverd would make of a message.
