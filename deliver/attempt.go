@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -21,14 +20,10 @@ type tries struct {
 }
 
 // handOver finds the way and walks it until somebody decides.
-func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, signed []byte) mail.Outcome {
+func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Address, signed []byte) mail.Outcome {
 	t := &tries{attempt: a, bytes: len(signed), wait: d.wait, env: envelope{
-		from: mail.Address(d.options.ReturnPath(a.Message.ID)), to: a.Message.To,
-		proceed: a.Proceed, expires: a.Message.ExpiresAt,
+		from: from, to: a.Message.To, proceed: a.Proceed, expires: a.Message.ExpiresAt,
 	}}
-	if err := t.env.check(); err != nil {
-		return mail.Outcome{State: mail.StateRefused, Cause: mail.CauseProtocol, Evidence: mail.Evidence{Stage: mail.StageMail, Error: err.Error()}}
-	}
 	if !a.Message.ExpiresAt.IsZero() {
 		t.wait = t.wait.within(time.Until(a.Message.ExpiresAt))
 	}
@@ -51,26 +46,6 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, signed []byte
 		}
 	}
 	return t.verdict()
-}
-
-// check is the second wall around the envelope: nothing that could end a command or
-// its argument gets into one, whatever the first wall let through (FAULTS D02). We
-// don't speak SMTPUTF8 (A49).
-func (e *envelope) check() error {
-	for _, a := range []mail.Address{e.from, e.to} {
-		for _, c := range []byte(a) {
-			switch {
-			case c >= 0x80:
-				return errors.New("5.6.7 the address needs SMTPUTF8, which deliverd does not send")
-			case c <= ' ' || c == '<' || c == '>' || c == 0x7f:
-				return errors.New("5.1.3 the address has characters that no envelope may have")
-			}
-		}
-	}
-	if e.to == "" {
-		return errors.New("5.1.3 the message has no recipient")
-	}
-	return nil
 }
 
 // reuse tries a connection that waits at one of the best hosts. Where it turns out

@@ -161,11 +161,15 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 		ours(&o, err)
 		return o
 	}
+	from := mail.Address(d.options.ReturnPath(a.Message.ID))
+	if err := checkEnvelope(from, a.Message.To); err != nil {
+		return refusedByUs(err)
+	}
 	signed, stage, err := d.signed(a)
 	if err != nil {
 		return mail.Outcome{Local: plain(err), Evidence: mail.Evidence{Stage: stage, Error: plain(err)}}
 	}
-	o := d.handOver(ctx, a, signed)
+	o := d.handOver(ctx, a, from, signed)
 	o.Signed = signed
 	return o
 }

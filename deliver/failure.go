@@ -78,6 +78,9 @@ func plain(err error) string {
 	if err == nil {
 		return ""
 	}
+	if handshake, ok := errors.AsType[*errHandshake](err); ok {
+		return handshake.Error()
+	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		return errTimeout.Error()
 	}

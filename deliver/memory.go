@@ -56,8 +56,8 @@ func (m *memory) learn(a netip.Addr, change func(*learned, time.Time)) {
 	m.hosts[a] = l
 }
 
-// forget drops what is past, and if that is nothing, some entry: to know less only
-// costs a try.
+// forget drops what is past, and if that is little, others as well: to know less only
+// costs a try. A quarter at a time, so that a flood of addresses costs little.
 func (m *memory) forget(now time.Time) {
 	for a, l := range m.hosts {
 		if l.last().Before(now) {
@@ -65,7 +65,7 @@ func (m *memory) forget(now time.Time) {
 		}
 	}
 	for a := range m.hosts {
-		if len(m.hosts) < maxRemembered {
+		if len(m.hosts) < maxRemembered*3/4 {
 			return
 		}
 		delete(m.hosts, a)

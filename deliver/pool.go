@@ -148,7 +148,8 @@ func (p *pool) put(k poolKey, c *conn) {
 		}
 		p.idle[k] = append(p.idle[k], w)
 		p.total++
-		w.timer = time.AfterFunc(p.limits.Idle, func() { p.expire(w) })
+		wait := min(p.limits.Idle, p.limits.Age-time.Since(c.born))
+		w.timer = time.AfterFunc(wait, func() { p.expire(w) })
 	}
 	p.mu.Unlock()
 	if full {

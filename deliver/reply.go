@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -76,7 +75,7 @@ func (r *replyReader) read() (reply, error) {
 		}
 		c, more, text, ok := splitReplyLine(line)
 		if !ok {
-			return reply{}, &errProtocol{"got " + strconv.Quote(clip(line, 40))}
+			return reply{}, &errProtocol{"got: " + cleanText(clip(line, 40))}
 		}
 		if n > 1 && c != code {
 			return reply{}, &errProtocol{fmt.Sprintf("a reply with two codes, %d and %d", code, c)}

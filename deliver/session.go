@@ -113,7 +113,7 @@ func (c *conn) await(stage mail.Stage, timeout time.Duration) (reply, *failure) 
 // fail makes the failure that err is, and gives the connection up.
 func (c *conn) fail(stage mail.Stage, err error) *failure {
 	c.broken = true
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, handshake := err.(*errHandshake); !handshake && errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errTimeout
 	}
 	return &failure{target: c.target, stage: stage, err: err}

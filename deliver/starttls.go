@@ -87,13 +87,8 @@ func (c *conn) handshake(ctx context.Context, d *Deliverer, policy TLSPolicy) *f
 		// One record a write: small first records are for browsers.
 		DynamicRecordSizingDisabled: true,
 	})
-	ctx, cancel := context.WithTimeout(ctx, c.wait.TLS)
-	defer cancel()
 	c.raw.SetDeadline(time.Now().Add(c.wait.TLS))
 	if err := tc.HandshakeContext(ctx); err != nil {
-		if ctx.Err() == context.DeadlineExceeded {
-			err = errTimeout
-		}
 		f := c.fail(mail.StageTLS, &errHandshake{err})
 		f.clearNext = true
 		return f

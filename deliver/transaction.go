@@ -20,6 +20,24 @@ type envelope struct {
 	expires time.Time // zero: never
 }
 
+// checkEnvelope is the second wall around an envelope: nothing that could end a
+// command or its argument gets into one, whatever the first wall let through (FAULTS
+// D02). We don't speak SMTPUTF8 (A49).
+func checkEnvelope(from, to mail.Address) error {
+	for _, c := range []byte(from + to) {
+		switch {
+		case c >= 0x80:
+			return errors.New("5.6.7 the address needs SMTPUTF8, which deliverd does not send")
+		case c <= ' ' || c == '<' || c == '>' || c == 0x7f:
+			return errors.New("5.1.3 the address has characters that no envelope may have")
+		}
+	}
+	if to == "" {
+		return errors.New("5.1.3 the message has no recipient")
+	}
+	return nil
+}
+
 const (
 	// block is what the Write timeout is for, and what is sent between two looks at
 	// what the server may have said meanwhile.
@@ -204,7 +222,7 @@ func (c *conn) body(e *envelope) *failure {
 		}
 		n := min(block, len(rest)-len(".\r\n"))
 		if err := c.write(c.wait.Write, rest[:n]); err != nil {
-			return c.cutShort(err)
+			return c.cutShort(e, err)
 		}
 		rest = rest[n:]
 	}
@@ -218,7 +236,7 @@ func (c *conn) body(e *envelope) *failure {
 		wait = min(wait, time.Until(e.expires))
 	}
 	if err := c.write(wait, rest); err != nil {
-		return c.cutShort(err)
+		return c.cutShort(e, err)
 	}
 	return nil
 }
@@ -238,11 +256,14 @@ func (c *conn) early() *failure {
 }
 
 // cutShort looks for the reason why a write failed: a server that closes often says
-// why.
-func (c *conn) cutShort(werr error) *failure {
+// why, and the message may have expired while nothing was taken.
+func (c *conn) cutShort(e *envelope, werr error) *failure {
 	f := c.fail(mail.StageBody, werr)
-	if r, said := c.await(mail.StageBody, c.wait.Quit); said == nil && r.negative() {
+	if r, silent := c.await(mail.StageBody, c.wait.Quit); silent == nil && r.negative() {
 		return c.refuse(mail.StageBody, r)
+	}
+	if err := e.proceed(); err != nil && !errors.Is(err, mail.ErrSuperseded) {
+		f.err = &errStopped{err}
 	}
 	return f
 }

@@ -202,6 +202,12 @@ func ours(o *mail.Outcome, err error) {
 	o.Evidence.Error = plain(err)
 }
 
+// refusedByUs decides where an address can't be put into a conversation at all.
+func refusedByUs(err error) mail.Outcome {
+	return mail.Outcome{State: mail.StateRefused, Cause: mail.CauseProtocol,
+		Evidence: mail.Evidence{Stage: mail.StageMail, Error: err.Error()}}
+}
+
 // byPlan decides where no way to the domain was found (FAULTS C01-C08, C18).
 func byPlan(ctx context.Context, a *mail.Attempt, err error) mail.Outcome {
 	o := mail.Outcome{Evidence: mail.Evidence{Stage: mail.StageDNS, Error: plain(err)}}
