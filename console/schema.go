@@ -51,6 +51,7 @@ CREATE INDEX messages_tenant ON messages (tenant, state, id);
 CREATE INDEX messages_state ON messages (state, id);
 CREATE INDEX messages_address ON messages (address, id);
 CREATE INDEX messages_person ON messages (person, id);
+CREATE INDEX messages_person_id ON messages (person_id);
 CREATE INDEX messages_name ON messages (name);
 `
 

@@ -1,0 +1,213 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// Backend is what the API acts through: the queue, in the program. Errors are
+// *mail.Problem where the caller can do something about them, ErrNotFound, or the
+// store's own.
+type Backend interface {
+	// LastSeq is the newest place of the event log.
+	LastSeq(ctx context.Context) (uint64, error)
+	// Live is what is known of a message that waits; the zero value for any other.
+	Live(ctx context.Context, id mail.ID) (Live, error)
+	Cancel(ctx context.Context, id mail.ID, by, reason string) error
+
+	Queue(ctx context.Context) (Queue, error)
+	Pause(ctx context.Context, selector, by, reason string) error
+	Resume(ctx context.Context, selector, by, reason string) error
+	RetryNow(ctx context.Context, selector, by, reason string) error
+
+	Suppress(ctx context.Context, s mail.Suppression) error
+	Lift(ctx context.Context, tenant string, address mail.Address, by, reason string) error
+	// Suppressions returns one tenant's, or all of them for "".
+	Suppressions(ctx context.Context, tenant string) ([]mail.Suppression, error)
+}
+
+// API is the JSON API for reading and acting. [API.Routes] are its doors.
+type API struct {
+	View    *View
+	Backend Backend
+	Tokens  *Tokens // nil where there are none: then there are no routes for them
+	// Provider returns a provider's name for its id; nil shows ids.
+	Provider func(id string) string
+	// Zone is that of the times in sentences, unless a request names one; nil means
+	// UTC.
+	Zone *time.Location
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Log is told of acts, by whom and why, and of what failed; nil means silence.
+	Log *slog.Logger
+	// Heartbeat is the pause after which a silent event stream says that it is alive; 0
+	// means 15 seconds, well below the minute after which proxies hang up.
+	Heartbeat time.Duration
+}
+
+// Routes are the doors of the API.
+func (a *API) Routes() []Route {
+	routes := []Route{
+		{"GET", "/v1/messages", ScopeRead, a.answer(a.listMessages)},
+		{"GET", "/v1/messages/{message}", ScopeRead, a.answer(a.getMessage)},
+		{"GET", "/v1/messages/{message}/events", ScopeRead, a.answer(a.getEvents)},
+		{"POST", "/v1/messages/{message}/cancel", ScopeAct, a.answer(a.cancel)},
+		{"GET", "/v1/people", ScopeRead, a.answer(a.findPeople)},
+		{"GET", "/v1/people/{person}", ScopeRead, a.answer(a.getPerson)},
+		{"GET", "/v1/people/{person}/reply", ScopeRead, a.answer(a.getReply)},
+		{"GET", "/v1/events", ScopeRead, a.answer(a.streamEvents)},
+		{"GET", "/v1/queue", ScopeRead, a.answer(a.getQueue)},
+		{"POST", "/v1/queue/pause", ScopeAct, a.answer(a.pause)},
+		{"POST", "/v1/queue/resume", ScopeAct, a.answer(a.resume)},
+		{"POST", "/v1/queue/retry", ScopeAct, a.answer(a.retryNow)},
+		{"GET", "/v1/suppressions", ScopeRead, a.answer(a.listSuppressions)},
+		{"POST", "/v1/suppressions", ScopeAct, a.answer(a.suppress)},
+		{"DELETE", "/v1/suppressions", ScopeAct, a.answer(a.lift)},
+		{"GET", "/openapi.json", "", http.HandlerFunc(serveOpenAPI)},
+	}
+	if a.Tokens != nil {
+		routes = append(routes,
+			Route{"GET", "/v1/tokens", ScopeAdmin, a.answer(a.listTokens)},
+			Route{"POST", "/v1/tokens", ScopeAdmin, a.answer(a.newToken)},
+			Route{"DELETE", "/v1/tokens/{token}", ScopeAdmin, a.answer(a.revokeToken)})
+	}
+	return routes
+}
+
+// answer makes a handler of a function that returns what it could not answer.
+func (a *API) answer(f func(w http.ResponseWriter, r *http.Request, by *Principal) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := PrincipalFrom(r.Context())
+		if p == nil {
+			writeProblem(w, notSignedIn())
+			return
+		}
+		if err := f(w, r, p); err != nil {
+			writeProblem(w, asProblem(r.Context(), a.logger(), err))
+		}
+	})
+}
+
+func (a *API) logger() *slog.Logger {
+	if a.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return a.Log
+}
+
+func (a *API) now() time.Time {
+	if a.Now == nil {
+		return time.Now()
+	}
+	return a.Now()
+}
+
+// acted logs who did what, and why.
+func (a *API) acted(r *http.Request, by *Principal, act, what, reason string) {
+	a.logger().InfoContext(r.Context(), "somebody acted", "act", act, "on", what, "by", by.Name, "token", by.TokenID, "reason", reason)
+}
+
+// freshFor bounds the wait for the view to reach the end of the log.
+const freshFor = time.Second
+
+// fresh waits until the view has all that was in the log when the request came, and
+// reports whether it has: a caller reads what it wrote. A view that is being rebuilt
+// answers with what it has.
+func (a *API) fresh(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, freshFor)
+	defer cancel()
+	seq, err := a.Backend.LastSeq(ctx)
+	return err == nil && a.View.CatchUp(ctx, seq) == nil
+}
+
+// find returns the message that the request's path names by id or by reference, and
+// the ids of others with that reference. What belongs to a tenant that the caller may
+// not see isn't there.
+func (a *API) find(r *http.Request, by *Principal) (Summary, []mail.ID, error) {
+	fresh := a.fresh(r.Context())
+	found, err := a.lookup(r.Context(), r.PathValue("message"))
+	if err != nil {
+		return Summary{}, nil, err
+	}
+	var first *Summary
+	var others []mail.ID
+	for i := range found {
+		switch {
+		case !by.Sees(found[i].Tenant):
+		case first == nil:
+			first = &found[i]
+		default:
+			others = append(others, found[i].ID)
+		}
+	}
+	if first == nil {
+		if !fresh {
+			return Summary{}, nil, unavailable("The index of messages is being brought up to date. Try again.")
+		}
+		return Summary{}, nil, ErrNotFound
+	}
+	return *first, others, nil
+}
+
+func (a *API) lookup(ctx context.Context, name string) ([]Summary, error) {
+	if _, err := mail.ID(name).Bytes(); err == nil {
+		s, err := a.View.Summary(ctx, mail.ID(name))
+		if errors.Is(err, ErrNotFound) {
+			return nil, nil
+		}
+		return []Summary{s}, err
+	}
+	if ref, ok := mail.ParseRef(name); ok {
+		return a.View.ByRef(ctx, ref)
+	}
+	return nil, nil
+}
+
+// telling is how the request wants stories told.
+func (a *API) telling(r *http.Request) (Telling, error) {
+	t := Telling{Lang: r.URL.Query().Get("lang"), Zone: a.Zone, Now: a.now(), Provider: a.Provider}
+	if t.Lang == "" {
+		t.Lang, _, _ = strings.Cut(r.Header.Get("Accept-Language"), ",")
+	}
+	if name := r.URL.Query().Get("tz"); name != "" {
+		zone, err := time.LoadLocation(name)
+		if err != nil || len(name) > 64 {
+			return t, invalid("tz", "Name a time zone as in “Europe/Helsinki”.")
+		}
+		t.Zone = zone
+	}
+	return t, nil
+}
+
+// limitParam reads ?limit=.
+func limitParam(r *http.Request, otherwise int) (int, error) {
+	s := r.URL.Query().Get("limit")
+	if s == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > MaxLimit {
+		return 0, invalid("limit", "A number from 1 to "+strconv.Itoa(MaxLimit)+".")
+	}
+	return n, nil
+}
+
+// checkReason refuses an act without a reason: it is what a colleague reads in the
+// log a month later.
+func checkReason(reason string) (string, error) {
+	reason = strings.TrimSpace(reason)
+	switch {
+	case reason == "":
+		return "", invalid("reason", "Say why: the reason is kept in the log.")
+	case len(reason) > 500 || strings.ContainsFunc(reason, isControl):
+		return "", invalid("reason", "At most 500 characters on one line.")
+	}
+	return reason, nil
+}

@@ -1,0 +1,214 @@
+package console
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// Queue is the answer to GET /v1/queue: what waits.
+type Queue struct {
+	At      time.Time `json:"at"`
+	Waiting int       `json:"waiting"` // messages that have not ended
+	Sending int       `json:"sending"` // of them, those with an attempt under way
+	Delayed int       `json:"delayed"` // of them, those with a failed attempt behind them
+	// Expiring is how many expire within the next 10 minutes.
+	Expiring int `json:"expiring"`
+	// Oldest is when the oldest of them was queued.
+	Oldest     time.Time `json:"oldest,omitzero"`
+	ByKind     []Waiting `json:"by_kind"`
+	ByDomain   []Waiting `json:"by_domain"`   // the domains with the most, at most 50
+	ByProvider []Waiting `json:"by_provider"` // the providers with the most, at most 50
+	Pauses     []Pause   `json:"pauses"`
+}
+
+// Waiting is one part of what waits.
+type Waiting struct {
+	Name    string    `json:"name"`
+	Waiting int       `json:"waiting"`
+	Delayed int       `json:"delayed"`
+	Oldest  time.Time `json:"oldest,omitzero"`
+}
+
+// Pause holds back what its selector matches.
+type Pause struct {
+	Selector string    `json:"selector"` // "kind:invite", "domain:…", "provider:…", "tenant:…"
+	By       string    `json:"by"`
+	Reason   string    `json:"reason"`
+	Since    time.Time `json:"since"`
+}
+
+// QueueAct is the body of POST /v1/queue/pause, resume and retry.
+type QueueAct struct {
+	Selector string `json:"selector"`
+	Reason   string `json:"reason"`
+}
+
+func (a *API) getQueue(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	if !by.seesAll() {
+		return notAllowed("The queue is every tenant's, and this token is bound to some.")
+	}
+	q, err := a.Backend.Queue(r.Context())
+	if err != nil {
+		return err
+	}
+	q.ByKind, q.ByDomain, q.ByProvider = orEmpty(q.ByKind), orEmpty(q.ByDomain), orEmpty(q.ByProvider)
+	q.Pauses = orEmpty(q.Pauses)
+	writeJSON(w, http.StatusOK, q)
+	return nil
+}
+
+// orEmpty makes JSON's [] of nil: scripts read .pauses[].
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func (a *API) pause(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	act, err := a.queueAct(w, r, by)
+	if err != nil {
+		return err
+	}
+	return a.done(w, r, by, "pause", act, a.Backend.Pause(r.Context(), act.Selector, by.Name, act.Reason))
+}
+
+func (a *API) resume(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	act, err := a.queueAct(w, r, by)
+	if err != nil {
+		return err
+	}
+	return a.done(w, r, by, "resume", act, a.Backend.Resume(r.Context(), act.Selector, by.Name, act.Reason))
+}
+
+func (a *API) retryNow(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	act, err := a.queueAct(w, r, by)
+	if err != nil {
+		return err
+	}
+	return a.done(w, r, by, "retry", act, a.Backend.RetryNow(r.Context(), act.Selector, by.Name, act.Reason))
+}
+
+func (a *API) done(w http.ResponseWriter, r *http.Request, by *Principal, name string, act QueueAct, err error) error {
+	if err != nil {
+		return err
+	}
+	a.acted(r, by, name, act.Selector, act.Reason)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// selectors are what a selector may choose by.
+var selectors = [...]string{"kind", "domain", "provider", "tenant"}
+
+func (a *API) queueAct(w http.ResponseWriter, r *http.Request, by *Principal) (QueueAct, error) {
+	var act QueueAct
+	if err := decode(w, r, &act); err != nil {
+		return act, err
+	}
+	sort, value, ok := strings.Cut(strings.TrimSpace(act.Selector), ":")
+	if !ok || !slices.Contains(selectors[:], sort) || value == "" || len(value) > 255 || strings.ContainsFunc(value, isControl) {
+		return act, invalid("selector", "Write kind:, domain:, provider: or tenant: and a name, as in “domain:example.com”.")
+	}
+	act.Selector = sort + ":" + value
+	switch {
+	case by.seesAll():
+	case sort == "tenant" && by.Sees(value):
+	case sort == "tenant":
+		return act, notFound()
+	default:
+		return act, notAllowed("This token is bound to tenants: it may only choose by tenant:.")
+	}
+	var err error
+	act.Reason, err = checkReason(act.Reason)
+	return act, err
+}
+
+// Suppressions is the answer to GET /v1/suppressions.
+type Suppressions struct {
+	Suppressions []mail.Suppression `json:"suppressions"`
+}
+
+// SuppressionRequest is the body of POST /v1/suppressions.
+type SuppressionRequest struct {
+	Tenant  string    `json:"tenant"`
+	Address string    `json:"address"`
+	Until   time.Time `json:"until,omitzero"` // zero: until lifted
+	Reason  string    `json:"reason"`
+}
+
+func (a *API) listSuppressions(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	all, err := a.Backend.Suppressions(r.Context(), r.URL.Query().Get("tenant"))
+	if err != nil {
+		return err
+	}
+	seen := []mail.Suppression{}
+	for _, s := range all {
+		if by.Sees(s.Tenant) {
+			seen = append(seen, s)
+		}
+	}
+	writeJSON(w, http.StatusOK, Suppressions{seen})
+	return nil
+}
+
+func (a *API) suppress(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	var body SuppressionRequest
+	if err := decode(w, r, &body); err != nil {
+		return err
+	}
+	reason, err := checkReason(body.Reason)
+	if err != nil {
+		return err
+	}
+	s := mail.Suppression{
+		Tenant: body.Tenant, Cause: mail.CauseSuppressed, Since: a.now().UTC(), Until: body.Until, By: by.Name, Reason: reason,
+	}
+	if s.Address, err = suppressible(by, body.Tenant, body.Address); err != nil {
+		return err
+	}
+	if !s.Until.IsZero() && !s.Until.After(s.Since) {
+		return invalid("until", "This time has passed.")
+	}
+	if err := a.Backend.Suppress(r.Context(), s); err != nil {
+		return err
+	}
+	a.acted(r, by, "suppress", string(s.Address), reason)
+	writeJSON(w, http.StatusCreated, s)
+	return nil
+}
+
+// lift takes its three values from the query: a DELETE's body means nothing by RFC
+// 9110 9.3.5, and proxies drop it.
+func (a *API) lift(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	q := r.URL.Query()
+	reason, err := checkReason(q.Get("reason"))
+	if err != nil {
+		return err
+	}
+	address, err := suppressible(by, q.Get("tenant"), q.Get("address"))
+	if err != nil {
+		return err
+	}
+	if err := a.Backend.Lift(r.Context(), q.Get("tenant"), address, by.Name, reason); err != nil {
+		return err
+	}
+	a.acted(r, by, "lift", string(address), reason)
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func suppressible(by *Principal, tenant, address string) (mail.Address, error) {
+	if !by.Sees(tenant) {
+		return "", notFound()
+	}
+	a, err := mail.ParseAddress(strings.TrimSpace(address))
+	if err != nil {
+		return "", invalid("address", "This is no address that mail could go to: want name@example.com.")
+	}
+	return a, nil
+}
