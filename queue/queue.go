@@ -2,13 +2,17 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"iter"
+	"fmt"
 	"log/slog"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 
 	"github.com/deliverd/deliverd/mail"
 )
@@ -51,169 +55,166 @@ type Options struct {
 	// Grace is how long after its expiry a message may still be open before Audit
 	// raises the alarm; 5 min.
 	Grace time.Duration
+
+	fault func(call string) error // tests: what the store's next call meets
 }
 
 // Queue keeps messages in JetStream. Its methods are safe for concurrent use.
-type Queue struct{}
+type Queue struct {
+	o       Options
+	store   *store
+	session string // marks what this Open wrote
+	clock   *clock
+	start   time.Time // of the monotonic clock of the leases
+	sched   *sched
+	shards  []*shard
+	unsaid  unsaidFacts
+	enters  entering
+	hot     hotRecords
+	troubles
+	suppressions suppressionIndex
+	keyLocks     keyLocks
 
-// Open prepares the store and starts to follow it.
-func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) { panic("not yet") }
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // everything that Open started
+	audit  auditor
+}
 
-// Close stops everything that Open started and gives up the leases. Work must have
+// Open makes what is missing in the store, learns the pauses and suppressions, and
+// begins to compete for shards. It does not wait for the waiting messages to be
+// scanned.
+func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
+	if len(o.Kinds) == 0 || o.Seal == nil {
+		return nil, errors.New("queue: Options.Kinds and Options.Seal are required")
+	}
+	o.setDefaults()
+	if o.Shards > maxShards || o.Lease < time.Second {
+		return nil, fmt.Errorf("queue: at most %d shards, and a lease of at least 1 s", maxShards)
+	}
+	st, err := openStore(ctx, nc, &o)
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q := &Queue{o: o, store: st, session: nuid.Next(), clock: newClock(), start: time.Now()}
+	q.unsaid.byID = map[mail.ID][]mail.Event{}
+	q.enters.byID = map[mail.ID]*enterState{}
+	q.hot.byID = map[mail.ID]hotRecord{}
+	q.panics = map[mail.ID]int{}
+	q.locals = map[mail.ID]int{}
+	q.keyLocks.held = map[string]chan struct{}{}
+	q.sched = newSched(&q.o)
+	q.clock.jumped = q.clockJumped
+	q.ctx, q.cancel = context.WithCancel(context.Background())
+	for i := range o.Shards {
+		q.shards = append(q.shards, &shard{n: i, bucket: bucketQueue(i), key: "shard." + strconv.Itoa(i)})
+	}
+	if err := q.follow(ctx); err != nil {
+		q.cancel()
+		q.wg.Wait()
+		st.acks.close()
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	q.wg.Go(q.keepLeases)
+	q.wg.Go(q.tend)
+	return q, nil
+}
+
+func (o *Options) setDefaults() {
+	o.Shards = cmp.Or(o.Shards, 8)
+	o.Replicas = cmp.Or(o.Replicas, 1)
+	o.Node = cmp.Or(o.Node, nuid.Next())
+	o.Lease = cmp.Or(o.Lease, 5*time.Second)
+	o.Concurrency = cmp.Or(o.Concurrency, 200)
+	if o.Reserved == 0 && o.Concurrency > 1 {
+		o.Reserved = max(o.Concurrency/10, 1)
+	}
+	o.PerDestination = cmp.Or(o.PerDestination, 20)
+	o.KeyLife = cmp.Or(o.KeyLife, 7*24*time.Hour)
+	o.EventLife = cmp.Or(o.EventLife, 90*24*time.Hour)
+	o.Grace = cmp.Or(o.Grace, 5*time.Minute)
+	if o.Destination == nil {
+		o.Destination = func(domain string) string { return domain }
+	}
+	if o.Provider == nil {
+		o.Provider = func(string) string { return "" }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// kind returns the rules of a kind; a message may outlive its kind's configuration.
+func (o *Options) kind(name string) mail.Kind {
+	if k, ok := o.Kinds[name]; ok {
+		return k
+	}
+	return mail.Kind{Name: name, Lane: 3, ValidFor: 24 * time.Hour,
+		Retries: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}}
+}
+
+// Close gives up the leases and stops everything that Open started. Work must have
 // returned. The connection stays open.
-func (q *Queue) Close() error { panic("not yet") }
-
-// Enqueue takes a message. Nil means that it is safe (law 1). An error is a
-// *mail.Problem: ProblemConflict or ProblemUnavailable. requestHash identifies the
-// request's content for the idempotency key.
-func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]byte) (mail.Receipt, error) {
-	panic("not yet")
+func (q *Queue) Close() error {
+	q.cancel()
+	q.wg.Wait()
+	err := q.giveUp()
+	q.store.acks.close()
+	return err
 }
 
-// Work takes what is due and hands it to attempt, until taking ends; it returns when
-// all attempts have ended, which the end of working hurries: an attempt's context is
-// working's.
-func (q *Queue) Work(taking, working context.Context, attempt func(context.Context, *mail.Attempt) mail.Outcome) error {
-	panic("not yet")
+// later runs f after a while, unless the queue is closed before.
+func (q *Queue) later(d time.Duration, f func()) {
+	time.AfterFunc(d, func() {
+		if q.ctx.Err() == nil {
+			f()
+		}
+	})
 }
 
-// Cancel asks that no further attempt of a message begins. ErrNotFound: it is not
-// waiting.
-func (q *Queue) Cancel(ctx context.Context, id mail.ID, by, reason string) error { panic("not yet") }
-
-// Status is where a waiting message stands.
-type Status struct {
-	Message  mail.Message // without Data
-	State    mail.State
-	Attempts int       // that ended and counted
-	Next     time.Time // when it is due
-	Last     mail.Event
-	Paused   string // the selector that holds it back, "" if none
+// sleep waits, and reports false when ctx or the queue ended first.
+func (q *Queue) sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+	case <-q.ctx.Done():
+	}
+	return false
 }
 
-// Status says where a message stands. ErrNotFound: it is not waiting.
-func (q *Queue) Status(ctx context.Context, id mail.ID) (Status, error) { panic("not yet") }
-
-// Message returns a waiting message with its Data opened, for sending it again.
-// Only code that renders may call it.
-func (q *Queue) Message(ctx context.Context, id mail.ID) (mail.Message, error) { panic("not yet") }
-
-// Pause says that nothing which the selector matches is tried.
-type Pause struct {
-	Selector string    `json:"selector"` // "kind:invite", "domain:nordlys.fi", "provider:microsoft365", "tenant:4711"
-	By       string    `json:"by"`
-	Reason   string    `json:"reason,omitempty"`
-	Since    time.Time `json:"since"`
+// tend looks after the store's health and the marks of what the event log has.
+func (q *Queue) tend() {
+	for q.sleep(q.ctx, time.Second) {
+		q.store.probe(q.ctx)
+		q.clock.now() // notices a jump while nothing else asks
+		for _, sh := range q.shards {
+			q.saveMark(q.ctx, sh)
+		}
+	}
 }
 
-// Pause holds back what selector matches, on every node and over restarts, until
-// Resume.
-func (q *Queue) Pause(ctx context.Context, selector, by, reason string) error { panic("not yet") }
-
-// Resume ends a Pause.
-func (q *Queue) Resume(ctx context.Context, selector, by, reason string) error { panic("not yet") }
-
-// RetryNow makes due what the selector matches and returns how many of this node's.
-func (q *Queue) RetryNow(ctx context.Context, selector, by, reason string) (int, error) {
-	panic("not yet")
+func (q *Queue) clockJumped(by time.Duration, believed bool) {
+	if !believed {
+		q.o.Log.Warn("the clock jumped; nothing expires by it until it has stayed so", "by", by, "for", clockHold)
+		return
+	}
+	q.o.Log.Warn("the clock jumped and stayed there; following it", "by", by)
+	if by < 0 {
+		q.sched.shift(by) // else what is due in a minute would wait for the hour to come again
+	}
 }
 
-// Pauses lists what is paused, by selector.
-func (q *Queue) Pauses(ctx context.Context) ([]Pause, error) { panic("not yet") }
-
-// Count describes a group of waiting messages.
-type Count struct {
-	Queued   int       `json:"queued"`
-	Delayed  int       `json:"delayed"`
-	Sending  int       `json:"sending"`
-	Expiring int       `json:"expiring"` // of these, within the next 5 minutes
-	Oldest   time.Time `json:"oldest,omitzero"`
+// Healthy says whether the store takes writes: nil, or what does not answer and since
+// when.
+func (q *Queue) Healthy(ctx context.Context) error {
+	if !q.store.nc.IsConnected() {
+		return errors.New("not connected to the NATS server")
+	}
+	if stream, since := q.store.failing(); stream != "" {
+		return fmt.Errorf("stream %s has not acknowledged a write since %s: its disk may be full", stream, since.UTC().Format(time.RFC3339))
+	}
+	return ctx.Err()
 }
-
-// Summary is what waits on this node's shards.
-type Summary struct {
-	Total   Count            `json:"total"`
-	Kinds   map[string]Count `json:"kinds"`
-	Domains map[string]Count `json:"domains"`
-	Tenants map[string]Count `json:"tenants"`
-}
-
-// Waiting describes what waits on the shards of this node.
-func (q *Queue) Waiting() Summary { panic("not yet") }
-
-// Record adds a fact from elsewhere to the event log: used, returned, resent …
-// Nil means that it is safe.
-func (q *Queue) Record(ctx context.Context, e mail.Event) error { panic("not yet") }
-
-// Events replays the log from after a place and then follows it until ctx ends.
-func (q *Queue) Events(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error] {
-	panic("not yet")
-}
-
-// LastSeq is the place of the newest event, 0 for an empty log.
-func (q *Queue) LastSeq(ctx context.Context) (uint64, error) { panic("not yet") }
-
-// Suppress stops mail of one tenant to one address.
-func (q *Queue) Suppress(ctx context.Context, s mail.Suppression) error { panic("not yet") }
-
-// Lift ends a suppression and records who lifted it. ErrNotFound: there is none.
-func (q *Queue) Lift(ctx context.Context, tenant string, a mail.Address, by, reason string) error {
-	panic("not yet")
-}
-
-// Suppressed returns the suppression in force, nil if there is none.
-func (q *Queue) Suppressed(ctx context.Context, tenant string, a mail.Address) (*mail.Suppression, error) {
-	panic("not yet")
-}
-
-// Suppressions lists those in force of one tenant, of all for "*".
-func (q *Queue) Suppressions(ctx context.Context, tenant string) ([]mail.Suppression, error) {
-	panic("not yet")
-}
-
-// Healthy says whether the store takes writes, and why not.
-func (q *Queue) Healthy(ctx context.Context) error { panic("not yet") }
-
-// Audit is the result of comparing what was accepted with what ended (law 2).
-type Audit struct {
-	At       time.Time `json:"at"`
-	Through  uint64    `json:"through"`   // the place in the event log up to which it looked
-	Open     int64     `json:"open"`      // accepted and not ended
-	Overdue  []mail.ID `json:"overdue"`   // open past expiry and grace though still in the store; at most 1000
-	Lost     []mail.ID `json:"lost"`      // open past expiry and grace and not in the store; at most 1000
-	LogHoles uint64    `json:"log_holes"` // events missing from the middle of the log
-}
-
-// Audit compares what was accepted with what ended since it was last called.
-func (q *Queue) Audit(ctx context.Context) (Audit, error) { panic("not yet") }
-
-// Shared is a small durable map that all nodes share.
-type Shared struct{}
-
-// Shared opens the map of a name, making it if need be.
-func (q *Queue) Shared(ctx context.Context, name string) (*Shared, error) { panic("not yet") }
-
-// Get returns a value, and ErrNotFound.
-func (s *Shared) Get(ctx context.Context, key string) ([]byte, error) { panic("not yet") }
-
-// Put sets a value.
-func (s *Shared) Put(ctx context.Context, key string, value []byte) error { panic("not yet") }
-
-// ErrExists is what Create returns for a key that has a value.
-var ErrExists = errors.New("the key has a value already")
-
-// Create sets a value that must not be there yet: ErrExists.
-func (s *Shared) Create(ctx context.Context, key string, value []byte) error { panic("not yet") }
-
-// Delete removes a value; removing none is no error.
-func (s *Shared) Delete(ctx context.Context, key string) error { panic("not yet") }
-
-// All returns the whole map.
-func (s *Shared) All(ctx context.Context) (map[string][]byte, error) { panic("not yet") }
-
-// KeyRing holds the keys that wrap messages' keys.
-type KeyRing struct{}
-
-// OpenKeyRing reads the ring in a file, which it makes, for its owner only, when it
-// is missing.
-func OpenKeyRing(path string) (*KeyRing, error) { panic("not yet") }

@@ -1,0 +1,124 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// Record adds a fact from elsewhere to the event log: used, returned, resent … Nil
+// means that it is safe. An event without an ID gets the one of its message, state and
+// attempt; recording it twice changes nothing.
+func (q *Queue) Record(ctx context.Context, e mail.Event) error {
+	if e.ID == "" {
+		e.ID = mail.EventID(e.Message, e.State, e.Attempt)
+	}
+	if e.At.IsZero() {
+		e.At = time.Now().UTC()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	w := eventWrite(e)
+	w.done = func(_ uint64, err error) { done <- err }
+	q.store.appenders[eventStream].add(w)
+	if err := <-done; err != nil {
+		return q.storeProblem(err)
+	}
+	if q.o.Observe != nil {
+		q.o.Observe(e)
+	}
+	return nil
+}
+
+// LastSeq is the place of the newest event, 0 for an empty log.
+func (q *Queue) LastSeq(ctx context.Context) (uint64, error) {
+	st, err := q.store.js.Stream(ctx, eventStream)
+	if err != nil {
+		return 0, fmt.Errorf("event log: %w", err)
+	}
+	return st.CachedInfo().State.LastSeq, nil
+}
+
+// Events replays the log from after a place and then follows it until ctx ends or the
+// loop is left. It survives the server's restarts: an error that it yields says that
+// one event could not be read, or, at last, why it ended; what is good comes once and
+// in order. The same event may stand in the log twice.
+func (q *Queue) Events(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error] {
+	return func(yield func(mail.LoggedEvent, error) bool) {
+		c := jetstream.OrderedConsumerConfig{FilterSubjects: []string{eventSubjects}}
+		err := q.read(ctx, c, after, func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
+			e := mail.LoggedEvent{Seq: meta.Sequence.Stream}
+			if err := json.Unmarshal(m.Data(), &e.Event); err != nil {
+				return yield(e, fmt.Errorf("event at %d: not readable", e.Seq))
+			}
+			return yield(e, nil)
+		})
+		if err != nil {
+			yield(mail.LoggedEvent{}, err)
+		}
+	}
+}
+
+// read follows the event log from after a place until ctx ends, the queue is closed or
+// f returns false, which is the only end without an error.
+func (q *Queue) read(ctx context.Context, c jetstream.OrderedConsumerConfig, after uint64,
+	f func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
+	left := false
+	visit := func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
+		after = meta.Sequence.Stream
+		left = !f(m, meta)
+		return !left
+	}
+	for tries := 0; ; tries++ {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, after+1
+		err := q.readOnce(ctx, c, visit)
+		switch {
+		case left:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case q.ctx.Err() != nil:
+			return errors.New("queue: closed")
+		}
+		q.o.Log.Warn("the event log's feed broke; following it again", "after", after, "err", err)
+		q.sleep(ctx, backoff(tries))
+	}
+}
+
+func (q *Queue) readOnce(ctx context.Context, c jetstream.OrderedConsumerConfig, f func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(q.ctx, cancel)()
+	cons, err := q.store.js.OrderedConsumer(ctx, eventStream, c)
+	if err != nil {
+		return err
+	}
+	it, err := cons.Messages(jetstream.PullMaxMessages(feedAhead), jetstream.PullExpiry(feedExpiry), jetstream.PullHeartbeat(feedHeartbeat))
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, it.Stop)()
+	defer it.Stop()
+	for {
+		m, err := it.Next()
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if !f(m, meta) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+const (
+	// feedHeartbeat bounds how long a dead feed goes unnoticed: silence is not
+	// emptiness.
+	feedHeartbeat = time.Second
+	feedExpiry    = 5 * time.Second
+	feedAhead     = 4096
+	// adoptMost bounds how many records are read at once for facts that a crash, or
+	// another node's Enqueue, left unsaid.
+	adoptMost = 32
+)
+
+// watch follows one shard's records, headers only, until ctx ends: first all that are
+// there, then the changes.
+func (q *Queue) watch(ctx context.Context, sh *shard, box *outbox, said uint64) {
+	f := &feed{q: q, sh: sh, box: box, said: said, adopting: make(chan struct{}, adoptMost)}
+	for tries := 0; ctx.Err() == nil; tries++ {
+		err := f.follow(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		q.o.Log.Warn("a shard's feed broke; following it again", "shard", sh.n, "err", err)
+		q.sleep(ctx, backoff(tries))
+	}
+	for range adoptMost { // wait for those under way
+		f.adopting <- struct{}{}
+	}
+}
+
+// feed is one ownership's view of a shard.
+type feed struct {
+	q        *Queue
+	sh       *shard
+	box      *outbox
+	said     uint64 // the mark when the ownership began
+	base     uint64 // the last revision before it began
+	started  bool
+	next     uint64 // where to go on after a break
+	adopting chan struct{}
+}
+
+func (f *feed) follow(ctx context.Context) error {
+	st, err := f.q.store.js.Stream(ctx, kvStream(f.sh.bucket))
+	if err != nil {
+		return err
+	}
+	if !f.started {
+		f.base, f.started = st.CachedInfo().State.LastSeq, true
+	}
+	c := jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{kvSubject(f.sh.bucket, "*")},
+		HeadersOnly:    true,
+		DeliverPolicy:  jetstream.DeliverAllPolicy,
+	}
+	if f.next > 0 {
+		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, f.next
+	}
+	cons, err := st.OrderedConsumer(ctx, c)
+	if err != nil {
+		return err
+	}
+	if info, err := cons.Info(ctx); err == nil && info.NumPending == 0 && info.Delivered.Consumer == 0 {
+		f.caughtUp()
+	}
+	it, err := cons.Messages(jetstream.PullMaxMessages(feedAhead), jetstream.PullExpiry(feedExpiry), jetstream.PullHeartbeat(feedHeartbeat))
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, it.Stop)()
+	defer it.Stop()
+	for {
+		m, err := it.Next()
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		f.seen(ctx, m, meta.Sequence.Stream)
+		f.next = meta.Sequence.Stream + 1
+		if meta.NumPending == 0 {
+			f.caughtUp()
+		}
+	}
+}
+
+func (f *feed) caughtUp() {
+	if f.sh.scanned.CompareAndSwap(false, true) {
+		f.q.sched.wake()
+	}
+}
+
+// seen takes in one revision.
+func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
+	key := mail.ID(strings.TrimPrefix(m.Subject(), kvSubject(f.sh.bucket, "")))
+	id, err := key.Bytes()
+	if err != nil {
+		f.box.saw(rev, false)
+		return
+	}
+	h := m.Headers()
+	if h.Get(kvOperation) != "" {
+		f.box.saw(rev, false)
+		f.q.sched.remove(id, rev)
+		return
+	}
+	x, err := decodeIndex(h.Get(indexHeader))
+	if err != nil {
+		f.box.saw(rev, false)
+		f.q.o.Log.Error("a record of another version is left alone", "message", key, "err", err)
+		return
+	}
+	ours := x.writer == f.q.session
+	if ours && (rev > f.base || f.q.enters.has(key)) {
+		f.box.saw(rev, true) // whoever wrote it says it
+		return
+	}
+	if rev <= f.said {
+		f.box.saw(rev, false)
+		if x.state.Terminal() {
+			f.q.bury(f.sh, key, rev, true)
+		} else {
+			f.q.sched.put(id, f.sh.n, rev, x)
+		}
+		return
+	}
+	f.box.saw(rev, true)
+	select {
+	case f.adopting <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	f.q.wg.Go(func() {
+		f.q.adopt(f.sh, key, rev)
+		<-f.adopting
+	})
+}
+
+// adopt takes in a record that another process wrote, or this one before a crash: its
+// keys are entered and its facts said, if they were not. rev is the revision that the
+// feed saw, 0 if none.
+func (q *Queue) adopt(sh *shard, id mail.ID, rev uint64) {
+	for tries := 0; q.ctx.Err() == nil && sh.owned(q.mono()); tries++ {
+		err := q.tryAdopt(sh, id, rev)
+		if err == nil {
+			return
+		}
+		if tries == 3 {
+			q.o.Log.Error("a message could not be taken over yet; trying again", "message", id, "err", err)
+		}
+		q.sleep(q.ctx, backoff(tries))
+	}
+}
+
+func (q *Queue) tryAdopt(sh *shard, id mail.ID, rev uint64) error {
+	r, at, err := q.load(q.ctx, sh, id)
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, errRecord):
+		sh.said(rev)
+		if errors.Is(err, errRecord) {
+			q.o.Log.Error("a record can't be read and is left alone", "message", id)
+		}
+		return nil
+	case err != nil:
+		return err
+	}
+	if r.State == mail.StateQueued {
+		won, err := q.enter(q.ctx, r, sh.n)
+		if err != nil {
+			return err
+		}
+		if won != nil {
+			sh.said(rev)
+			q.discard(sh, r, at)
+			return nil
+		}
+	}
+	b, err := id.Bytes()
+	if err != nil {
+		return err
+	}
+	if !r.State.Terminal() {
+		q.sched.put(b, sh.n, at, r.index(q.session))
+	}
+	q.sayRevision(sh, r, at)
+	if rev != at {
+		sh.said(rev)
+	}
+	return nil
+}
+
+// sayRevision publishes what a revision brings, and buries the record after its last
+// word.
+func (q *Queue) sayRevision(sh *shard, r *record, rev uint64) {
+	facts := r.Says
+	if r.State == mail.StateQueued && len(facts) == 0 {
+		facts = []mail.Event{r.last()}
+	}
+	q.say(facts, func() {
+		sh.said(rev)
+		if r.State.Terminal() {
+			q.bury(sh, r.Message.ID, rev, r.Signed)
+		}
+	})
+}
+
+// bury removes what is left of an ended message whose last word is in the log.
+func (q *Queue) bury(sh *shard, id mail.ID, rev uint64, signed bool) {
+	if signed {
+		q.store.add(sh.bucket, newWrite(sh.bucket, signedKey(id), nil, casNone, marker(markerLife), func(uint64, error) {
+			// Its own time to live ends it otherwise.
+		}))
+	}
+	q.store.add(sh.bucket, newWrite(sh.bucket, idKey(id), nil, rev, marker(markerLife), func(_ uint64, err error) {
+		if err != nil && !errors.Is(err, errConflict) {
+			q.later(5*time.Second, func() { q.bury(sh, id, rev, signed) })
+		}
+	}))
+}
+
+// load reads a record and its revision.
+func (q *Queue) load(ctx context.Context, sh *shard, id mail.ID) (*record, uint64, error) {
+	e, err := q.store.get(ctx, sh.bucket, idKey(id))
+	if err != nil {
+		return nil, 0, err
+	}
+	r, err := decodeRecord(e.data)
+	if err != nil {
+		return nil, 0, err
+	}
+	if r.Message.ID != id {
+		return nil, 0, errRecord
+	}
+	if x, err := decodeIndex(e.header.Get(indexHeader)); err == nil {
+		r.writer = x.writer
+	}
+	return r, e.seq, nil
+}

@@ -1,0 +1,263 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// shard is one part of the waiting messages. One node at a time owns it, by a lease:
+// a key with a time to live in DELIVERD_LEASES that the owner renews by
+// compare-and-set.
+type shard struct {
+	n      int
+	bucket string
+	key    string // of its lease
+
+	// deadline is until when it is ours, on the monotonic clock of Queue.mono; 0 if it
+	// is not. It is counted from before the lease was written, so that it passes before
+	// the lease can be another's.
+	deadline atomic.Int64
+
+	mu    sync.Mutex
+	box   *outbox // guarded by mu: of the present ownership, nil if it is not ours
+	saved uint64  // guarded by mu: the mark in the store
+
+	// The fields below belong to keepLeases.
+	rev     uint64 // of the lease
+	leaving bool   // given to another node as soon as no attempt is under way
+	stop    context.CancelFunc
+	feed    sync.WaitGroup
+	scanned atomic.Bool
+}
+
+func (sh *shard) owned(mono time.Duration) bool { return int64(mono) < sh.deadline.Load() }
+
+func (sh *shard) outbox() *outbox {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.box
+}
+
+// said notes that the facts of one revision are in the event log.
+func (sh *shard) said(rev uint64) {
+	if box := sh.outbox(); box != nil {
+		box.said(rev)
+	}
+}
+
+// mono is the time since the queue was opened, by the monotonic clock.
+func (q *Queue) mono() time.Duration { return time.Since(q.start) }
+
+// keepLeases takes, renews and loses leases until the queue closes.
+func (q *Queue) keepLeases() {
+	for {
+		fair := len(q.shards)
+		if !q.o.Alone {
+			fair = q.fairShare()
+		}
+		owned := 0
+		for _, sh := range q.shards {
+			if sh.stop != nil && !sh.leaving {
+				owned++
+			}
+		}
+		for _, sh := range q.shards {
+			switch {
+			case sh.stop != nil:
+				if !sh.leaving && owned > fair {
+					owned--
+					q.leave(sh)
+				}
+				q.renew(sh)
+			case owned < fair:
+				if q.acquire(sh) {
+					owned++
+				}
+			}
+		}
+		if !q.sleep(q.ctx, q.o.Lease/3) {
+			break
+		}
+	}
+	for _, sh := range q.shards {
+		if sh.stop != nil {
+			sh.stop()
+			sh.feed.Wait()
+		}
+	}
+}
+
+// fairShare says that this node is alive and returns how many shards are its part.
+func (q *Queue) fairShare() int {
+	h := nats.Header{headerTTL: {ttl(q.o.Lease)}}
+	if _, err := q.store.putWith(q.ctx, bucketLeases, "node."+subjectToken(q.o.Node), nil, casNone, h); err != nil {
+		return len(q.shards)
+	}
+	st, err := q.store.js.Stream(q.ctx, kvStream(bucketLeases))
+	if err != nil {
+		return len(q.shards)
+	}
+	info, err := st.Info(q.ctx, jetstream.WithSubjectFilter(kvSubject(bucketLeases, "node.*")))
+	if err != nil {
+		return len(q.shards)
+	}
+	nodes := max(len(info.State.Subjects), 1)
+	return (len(q.shards) + nodes - 1) / nodes
+}
+
+func (q *Queue) leaseWrite(sh *shard, rev uint64) (uint64, time.Duration, error) {
+	from := q.mono()
+	h := nats.Header{headerTTL: {ttl(q.o.Lease)}}
+	seq, err := q.store.putWith(q.ctx, bucketLeases, sh.key, []byte(q.o.Node), rev, h)
+	// A fifth is left for an attempt to notice between two looks at the clock.
+	return seq, from + q.o.Lease*4/5, err
+}
+
+// acquire tries to become a shard's owner.
+func (q *Queue) acquire(sh *shard) bool {
+	seq, until, err := q.leaseWrite(sh, casCreate)
+	if errors.Is(err, errConflict) && q.o.Alone {
+		// Nobody else can reach this store: the lease is a dead process's.
+		var e *entry
+		if e, err = q.store.get(q.ctx, bucketLeases, sh.key); err == nil {
+			seq, until, err = q.leaseWrite(sh, e.seq)
+		}
+	}
+	if err != nil {
+		if !errors.Is(err, errConflict) && q.ctx.Err() == nil {
+			q.o.Log.Warn("a shard's lease could not be taken", "shard", sh.n, "err", err)
+		}
+		return false
+	}
+	saved, err := q.loadMark(sh)
+	if err != nil {
+		q.o.Log.Warn("a shard's mark could not be read", "shard", sh.n, "err", err)
+		return false // the lease lapses, or is taken again
+	}
+	sh.rev, sh.leaving = seq, false
+	sh.mu.Lock()
+	sh.box, sh.saved = newOutbox(), saved
+	box := sh.box
+	sh.mu.Unlock()
+	sh.scanned.Store(false)
+	sh.deadline.Store(int64(until))
+	ctx, stop := context.WithCancel(q.ctx)
+	sh.stop = stop
+	sh.feed.Go(func() { q.watch(ctx, sh, box, saved) })
+	return true
+}
+
+// renew keeps a lease, or notices that it is lost.
+func (q *Queue) renew(sh *shard) {
+	if sh.leaving && q.sched.taken(sh.n) == 0 {
+		q.saveMark(q.ctx, sh)
+		q.lose(sh)
+		_ = q.store.remove(q.ctx, bucketLeases, sh.key, sh.rev) // else it lapses
+		return
+	}
+	seq, until, err := q.leaseWrite(sh, sh.rev)
+	switch {
+	case err == nil:
+		sh.rev = seq
+		sh.deadline.Store(int64(until))
+	case errors.Is(err, errConflict):
+		// Ours after all, if an earlier renewal arrived whose answer did not.
+		e, gerr := q.store.get(q.ctx, bucketLeases, sh.key)
+		if gerr == nil && string(e.data) == q.o.Node {
+			sh.rev = e.seq
+			return
+		}
+		q.o.Log.Warn("a shard's lease was lost", "shard", sh.n)
+		q.lose(sh)
+	case !sh.owned(q.mono()):
+		q.o.Log.Warn("a shard's lease lapsed", "shard", sh.n, "err", err)
+		q.lose(sh)
+	}
+}
+
+// leave stops taking from a shard that another node shall have.
+func (q *Queue) leave(sh *shard) {
+	sh.leaving = true
+	sh.stop()
+	sh.feed.Wait()
+	q.sched.drop(sh.n)
+}
+
+// lose forgets a shard.
+func (q *Queue) lose(sh *shard) {
+	sh.deadline.Store(0)
+	sh.stop()
+	sh.feed.Wait()
+	sh.stop, sh.leaving = nil, false
+	q.sched.drop(sh.n)
+	sh.mu.Lock()
+	sh.box = nil
+	sh.mu.Unlock()
+}
+
+// giveUp lets other nodes have the leases now, and saves the marks.
+func (q *Queue) giveUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
+	defer cancel()
+	var errs []error
+	for _, sh := range q.shards {
+		if !sh.owned(q.mono()) {
+			continue
+		}
+		q.saveMark(ctx, sh)
+		sh.deadline.Store(0)
+		if err := q.store.remove(ctx, bucketLeases, sh.key, sh.rev); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if !q.o.Alone {
+		_ = q.store.remove(ctx, bucketLeases, "node."+subjectToken(q.o.Node), casNone) // else it lapses
+	}
+	return errors.Join(errs...)
+}
+
+func markKey(sh *shard) string { return "queue.said." + strconv.Itoa(sh.n) }
+
+// loadMark reads up to which revision the event log has a shard's facts.
+func (q *Queue) loadMark(sh *shard) (uint64, error) {
+	e, err := q.store.get(q.ctx, bucketShared, markKey(sh))
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(string(e.data), 10, 64)
+	if err != nil {
+		return 0, nil // everything is published again, which changes nothing
+	}
+	return n, nil
+}
+
+// saveMark writes it, once the scan is through.
+func (q *Queue) saveMark(ctx context.Context, sh *shard) {
+	box := sh.outbox()
+	if box == nil || !sh.scanned.Load() || !sh.owned(q.mono()) {
+		return
+	}
+	m := box.mark()
+	sh.mu.Lock()
+	known := m <= sh.saved
+	sh.mu.Unlock()
+	if known {
+		return
+	}
+	if _, err := q.store.put(ctx, bucketShared, markKey(sh), strconv.AppendUint(nil, m, 10), casNone); err != nil {
+		return // the next second tries again
+	}
+	sh.mu.Lock()
+	sh.saved = max(sh.saved, m)
+	sh.mu.Unlock()
+}
