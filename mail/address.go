@@ -218,13 +218,15 @@ func isASCII(s string) bool {
 	return true
 }
 
-// asciiLower lowers A to Z alone: Unicode's lower case of the Kelvin sign is "k", and
-// what a mapped character may stand for is UTS #46's to say.
+// asciiLower lowers A to Z alone and leaves every other byte where it is: Unicode's
+// lower case of the Kelvin sign is "k", and what a mapped character may stand for is UTS
+// #46's to say.
 func asciiLower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'A' && r <= 'Z' {
-			return r + 'a' - 'A'
+	b := []byte(s)
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
-		return r
-	}, s)
+	}
+	return string(b)
 }

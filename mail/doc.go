@@ -11,7 +11,7 @@
 //
 //	Request ── Prepare ──▶ Message        addresses cleaned, kind's rules, template
 //	                                      and variables checked, or a Problem
-//	Message ── Public ───▶ Message        what may be stored in clear, shown, logged
+//	Message ── PublicData, Scrub ▶ text   what may be stored in clear, shown, logged
 //	Message ── Render ───▶ RFC 5322 bytes the same bytes for the same message, always
 //	Attempt ── (deliver) ▶ Outcome        a refusal is a result, not an error
 //	Outcome ── (queue) ──▶ Event          one fact per message, attempt and state

@@ -64,15 +64,16 @@ func (t *Templates) zone(data map[string]any) (*time.Location, error) {
 	return zone, nil
 }
 
-func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
+// values returns what the templates see; subject and preheader are still to come.
+func (c *compiled) values(m *Message, zone *time.Location) (map[string]any, error) {
 	sender, from, err := ParseMailbox(m.From)
 	if err != nil {
-		return content{}, err
+		return nil, err
 	}
 	if sender == "" {
 		sender = from.Domain()
 	}
-	values := map[string]any{
+	return map[string]any{
 		"data":    c.withNames(m.Data),
 		"to":      string(m.To),
 		"to_name": m.ToName, "tenant": m.Tenant, "tenant_name": m.TenantName, "person_id": m.PersonID,
@@ -81,6 +82,13 @@ func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
 		"until":      c.times.until(m.ExpiresAt, m.QueuedAt, zone),
 		"until_date": c.times.untilDate(m.ExpiresAt, zone),
 		"subject":    "", "preheader": "",
+	}, nil
+}
+
+func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
+	values, err := c.values(m, zone)
+	if err != nil {
+		return content{}, err
 	}
 	out := content{lang: c.lang}
 	subject, err := capture(c.subject, values)
@@ -115,30 +123,36 @@ func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
 	return out, nil
 }
 
-// withNames returns data with an empty string for every variable that the templates
-// name and the data does not have, so that an optional one is simply empty. data itself
-// is not changed.
+// withNames returns data with an empty value for every variable that the templates name
+// and the data does not have, so that an optional one is simply empty. data itself is
+// not changed.
 func (c *compiled) withNames(data map[string]any) map[string]any {
 	full := maps.Clone(data)
 	if full == nil {
 		full = map[string]any{}
 	}
-	for _, path := range c.names {
-		addName(full, path)
+	for _, n := range c.names {
+		var empty any = ""
+		if n.list {
+			empty = []any(nil)
+		}
+		setIfMissing(full, n.path, empty)
 	}
 	return full
 }
 
-func addName(at map[string]any, path []string) {
+// setIfMissing sets the value at a path below the map at, unless there is one. The maps
+// on the way are copied.
+func setIfMissing(at map[string]any, path []string, v any) {
 	name := path[0]
 	if len(path) == 1 {
 		if at[name] == nil {
-			at[name] = ""
+			at[name] = v
 		}
 		return
 	}
 	inner, ok := at[name].(map[string]any)
-	if !ok && at[name] != nil && at[name] != "" {
+	if !ok && at[name] != nil {
 		return // a value of another shape: executing will say so
 	}
 	inner = maps.Clone(inner)
@@ -146,7 +160,7 @@ func addName(at map[string]any, path []string) {
 		inner = map[string]any{}
 	}
 	at[name] = inner
-	addName(inner, path[1:])
+	setIfMissing(inner, path[1:], v)
 }
 
 // template is what text/template and html/template have in common.
@@ -200,35 +214,23 @@ func tidy(s string) string {
 	return b.String()
 }
 
-// rehearse executes the templates once, as html/template finds a file's mistakes only
-// then. That the invented data does not fit (a text where a list is wanted) is no
-// mistake.
+// rehearse executes the HTML once, as html/template finds a file's mistakes only then.
+// That the invented data does not fit (a text where a list is wanted) is no mistake.
 func (c *compiled) rehearse() error {
 	m := Message{
 		To: "person@example.com", From: "Example <no-reply@example.com>", Data: map[string]any{},
 		QueuedAt: time.Unix(0, 0), ExpiresAt: time.Unix(60, 0),
 	}
-	for _, path := range c.names {
-		inventValue(m.Data, path)
+	for _, n := range c.names {
+		setIfMissing(m.Data, n.path, "https://example.com/")
 	}
-	_, err := c.execute(&m, time.UTC)
+	values, err := c.values(&m, time.UTC)
+	if err != nil {
+		return err
+	}
+	_, err = capture(c.html, values)
 	if bad, ok := errors.AsType[*htmltemplate.Error](err); ok {
 		return errors.New(strings.TrimPrefix(bad.Error(), "html/template:"))
 	}
 	return nil
-}
-
-func inventValue(at map[string]any, path []string) {
-	if len(path) == 1 {
-		if at[path[0]] == nil {
-			at[path[0]] = "https://example.com/"
-		}
-		return
-	}
-	inner, ok := at[path[0]].(map[string]any)
-	if !ok {
-		inner = map[string]any{}
-		at[path[0]] = inner
-	}
-	inventValue(inner, path[1:])
 }

@@ -42,7 +42,7 @@ func (a Address) Key() string { return strings.ToLower(string(a)) }
 
 // Message is one mail to one person (law 9). Everything but Data may be stored in
 // clear, shown and logged; Data may hold secrets and is sealed by the queue. JSON
-// leaves Data out for that reason; see [Message.Public].
+// leaves Data out for that reason; see [Message.PublicData].
 type Message struct {
 	ID             ID                `json:"id"`
 	Ref            Ref               `json:"ref"`

@@ -82,6 +82,7 @@ func (p *Preparer) prepare(r Request) (Message, []Warning, *Problem) {
 		func() *Problem { return prepareExpiry(&m, kind, r.ExpiresAt) },
 		func() *Problem { return prepareData(&m, r) },
 		func() *Problem { return p.prepareTemplate(&m, r.Locale) },
+		func() *Problem { return prepareSecrets(&m, r.Secrets) },
 		func() *Problem { return checkNoSecretShown(&m) },
 	}
 	for _, step := range steps {
@@ -172,7 +173,7 @@ func checkMetadata(metadata map[string]string) *Problem {
 	}
 	for _, name := range sortedKeys(metadata) {
 		if !metadataName.MatchString(name) {
-			return invalid("metadata", "A name in the metadata can't be used", "Use up to 64 letters, digits and _ . : -")
+			return invalid("metadata", "A name in the metadata can't be used", "Use up to 64 letters, digits and any of _.:- in them.")
 		}
 		if problem := checkShown("metadata."+name, metadata[name], maxMetaValue); problem != nil {
 			return problem

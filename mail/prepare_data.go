@@ -32,21 +32,24 @@ var dataName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 func prepareData(m *Message, r Request) *Problem {
 	var c dataCopy
 	data, problem := c.copyMap("data", r.Data, 1)
-	if problem != nil {
-		return problem
-	}
 	m.Data = data
-	if len(r.Secrets) > maxSecrets {
+	return problem
+}
+
+// prepareSecrets sets Secrets: what the request names and what always is one.
+func prepareSecrets(m *Message, named []string) *Problem {
+	if len(named) > maxSecrets {
 		return invalid("secrets", "There are too many names of secrets", fmt.Sprintf("At most %d are taken.", maxSecrets))
 	}
-	for _, name := range r.Secrets {
-		if !c.hasName(name) {
+	names := dataNames(nil, m.Data)
+	for _, name := range named {
+		if !slices.Contains(names, name) {
 			return invalid("secrets", "A secret is named that is not in the data",
 				"Correct the name: what is misspelled here would be shown in clear.")
 		}
 	}
-	m.Secrets = slices.Clone(r.Secrets)
-	for _, name := range c.names {
+	m.Secrets = slices.Clone(named)
+	for _, name := range names {
 		if slices.Contains(alwaysSecret, asciiLower(name)) {
 			m.Secrets = append(m.Secrets, name)
 		}
@@ -56,13 +59,25 @@ func prepareData(m *Message, r Request) *Problem {
 	return checkSecretLengths(m, "data", m.Data, false)
 }
 
+// dataNames appends the names at every depth of data.
+func dataNames(names []string, v any) []string {
+	switch v := v.(type) {
+	case []any:
+		for _, item := range v {
+			names = dataNames(names, item)
+		}
+	case map[string]any:
+		for name, item := range v {
+			names = dataNames(append(names, name), item)
+		}
+	}
+	return names
+}
+
 // dataCopy counts while it copies.
 type dataCopy struct {
 	items, bytes int
-	names        []string
 }
-
-func (c *dataCopy) hasName(name string) bool { return slices.Contains(c.names, name) }
 
 func (c *dataCopy) copyMap(field string, in map[string]any, depth int) (map[string]any, *Problem) {
 	out := make(map[string]any, min(len(in), maxDataItems))
@@ -73,7 +88,6 @@ func (c *dataCopy) copyMap(field string, in map[string]any, depth int) (map[stri
 		if !dataName.MatchString(name) {
 			return nil, invalid(field, "A name in the data can't be used", "Use up to 64 letters, digits and _, and begin with no digit.")
 		}
-		c.names = append(c.names, name)
 		v, problem := c.copyValue(field+"."+name, in[name], depth)
 		if problem != nil {
 			return nil, problem
@@ -293,23 +307,8 @@ func checkNoSecretShown(m *Message) *Problem {
 				"It would be stored and shown in clear. Keep codes and links in the data alone.")
 		}
 	}
-	if long.inNames(m.Data) {
+	if slices.ContainsFunc(dataNames(nil, m.Data), long.holds) {
 		return invalid("data", "A name in the data repeats a secret", "Names are stored and shown in clear.")
 	}
 	return nil
-}
-
-// inNames reports whether a name anywhere in data contains one of the secrets.
-func (set secretSet) inNames(v any) bool {
-	switch v := v.(type) {
-	case []any:
-		return slices.ContainsFunc(v, set.inNames)
-	case map[string]any:
-		for name, item := range v {
-			if set.holds(name) || set.inNames(item) {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -84,7 +84,7 @@ func (set *secretSet) collect(m *Message, v any, secret bool) {
 var links = regexp.MustCompile(`(?i)https?://[^\s<>"]+`)
 
 func (set *secretSet) collectString(m *Message, v string, secret bool) {
-	if secret {
+	if secret && !isBareLink(v) {
 		set.add(strings.TrimSpace(v))
 	}
 	for _, link := range links.FindAllString(v, -1) {
@@ -119,7 +119,7 @@ func (set *secretSet) addLink(link string, identifiers []string) {
 		set.add(link)
 		return
 	}
-	if isBareHost(u) {
+	if isBareLink(link) {
 		return
 	}
 	set.add(link)
@@ -156,8 +156,16 @@ func linkParts(u *url.URL) []string {
 	return parts
 }
 
-func isBareHost(u *url.URL) bool {
-	return (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
+// isBareLink reports whether s is a link to a host and nothing more, which is no secret.
+func isBareLink(s string) bool {
+	u, ok := parseLink(s)
+	return ok && (u.Path == "" || u.Path == "/") && u.RawQuery == "" && u.Fragment == ""
+}
+
+// parseLink parses a link as people follow it.
+func parseLink(s string) (*url.URL, bool) {
+	u, err := url.Parse(s)
+	return u, err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil
 }
 
 // looksLikeToken tells the secret parts of a link from the words of its path: a token is
@@ -186,9 +194,11 @@ func (set secretSet) public(m *Message, v any, secret bool) any {
 	switch v := v.(type) {
 	case string:
 		if secret {
-			return blankLinkOrAll(v)
+			v = blankSecret(v)
+		} else {
+			v = links.ReplaceAllStringFunc(v, blankSecret)
 		}
-		return set.scrub(links.ReplaceAllStringFunc(v, blankLinkOrAll))
+		return set.scrub(v)
 	case []any:
 		out := make([]any, len(v))
 		for i, item := range v {
@@ -207,18 +217,15 @@ func (set secretSet) public(m *Message, v any, secret bool) any {
 	return Blank // no other type comes out of Prepare
 }
 
-// blankLinkOrAll blanks a secret, but leaves of a link where it leads.
-func blankLinkOrAll(v string) string {
-	u, err := url.Parse(v)
-	switch {
-	case v == "":
-		return ""
-	case err != nil || u.Host == "" || u.User != nil:
-		return Blank
-	case isBareHost(u):
+// blankSecret blanks a secret, but leaves of a link where it leads.
+func blankSecret(v string) string {
+	if v == "" || isBareLink(v) {
 		return v
 	}
-	return u.Scheme + "://" + u.Host + "/" + Blank
+	if u, ok := parseLink(v); ok {
+		return u.Scheme + "://" + u.Host + "/" + Blank
+	}
+	return Blank
 }
 
 func (set secretSet) scrub(s string) string {

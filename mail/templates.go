@@ -62,7 +62,7 @@ type compiled struct {
 	html      *htmltemplate.Template
 	times     timeStyle
 	needs     []need
-	names     [][]string // every path below .data that is referenced, to be there when executing
+	names     []name // every variable below .data, to be there when executing
 }
 
 //go:embed templates
@@ -209,7 +209,7 @@ func compile(sources map[string]source, name, lang string) (*compiled, error) {
 	c := &compiled{lang: lang, times: times}
 	w := &walk{}
 	line := func(key string) map[string]source {
-		return map[string]source{"layout": {body.origin, atLine(max(head[key].line, 1), head[key].value)}}
+		return map[string]source{"layout": {body.origin, atLine(head[key].line, head[key].value)}}
 	}
 	if c.subject, err = compileText(w, line("subject")); err != nil {
 		return nil, err
@@ -323,7 +323,10 @@ func splitHead(file source, keys ...string) (head map[string]headLine, body sour
 
 // atLine moves the text of a template down to a line, by a comment that is as long.
 func atLine(line int, text string) string {
-	return "{{- /*" + strings.Repeat("\n", line-1) + "*/ -}}" + text
+	if line < 2 {
+		return text
+	}
+	return "{{- /*" + strings.Repeat("\n", line-2) + "*/ -}}\n" + text
 }
 
 // find returns the template of a name in the language that fits a locale best: "pt-br",

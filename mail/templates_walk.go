@@ -11,6 +11,12 @@ import (
 // alternative, e.g. "link", or "pin" and "code".
 type need []string
 
+// name is a variable below .data that a template uses.
+type name struct {
+	path []string
+	list bool // it is ranged over
+}
+
 // rootNames are the variables that a template sees.
 var rootNames = []string{
 	"data", "to", "to_name", "tenant", "tenant_name", "person_id", "kind", "ref", "lang",
@@ -21,7 +27,7 @@ var rootNames = []string{
 // need, and finds variables that do not exist.
 type walk struct {
 	needs []need
-	names [][]string
+	names []name
 	err   error // the first unknown variable
 
 	trees   map[string]*parse.Tree
@@ -74,6 +80,7 @@ func (w *walk) list(list *parse.ListNode, s scope) {
 			w.branch(&n.BranchNode, s, false)
 		case *parse.RangeNode:
 			w.branch(&n.BranchNode, s, false)
+			w.rangesOver(n.Pipe, s)
 		case *parse.TemplateNode:
 			w.pipe(n.Pipe, s)
 			if w.trees[n.Name] == nil {
@@ -170,12 +177,32 @@ func (w *walk) arg(n parse.Node, s scope) string {
 	case ident[0] != "data" || len(ident) == 1:
 		return ""
 	}
-	w.names = append(w.names, ident[1:])
+	w.name(ident[1:])
 	path := strings.Join(ident[1:], ".")
 	if s.required {
 		w.need(need{path})
 	}
 	return path
+}
+
+// name returns the entry of a path, a new one if need be.
+func (w *walk) name(path []string) *name {
+	i := slices.IndexFunc(w.names, func(n name) bool { return slices.Equal(n.path, path) })
+	if i < 0 {
+		i = len(w.names)
+		w.names = append(w.names, name{path: path})
+	}
+	return &w.names[i]
+}
+
+// rangesOver notes that a variable is a list.
+func (w *walk) rangesOver(p *parse.PipeNode, s scope) {
+	if len(p.Cmds) != 1 || len(p.Cmds[0].Args) != 1 {
+		return
+	}
+	if f, ok := p.Cmds[0].Args[0].(*parse.FieldNode); ok && s.dot && f.Ident[0] == "data" && len(f.Ident) > 1 {
+		w.name(f.Ident[1:]).list = true
+	}
 }
 
 func (w *walk) need(n need) {
