@@ -28,11 +28,11 @@ type field struct {
 	raw  []byte
 }
 
-// normalise makes CRLF of every bare CR and LF and ends the last line: all failures
-// of DKIM between implementations that were seen came from these. It refuses what
+// normalise makes CRLF of every bare CR and LF, and ends the last line and the header:
+// all failures of DKIM between implementations that were seen came from these. It refuses what
 // would need an 8-bit or binary transport: rendering makes none (trap 6).
 func normalise(raw []byte) ([]byte, error) {
-	clean := len(raw) > 0 && bytes.HasSuffix(raw, []byte("\r\n"))
+	clean := bytes.HasSuffix(raw, []byte("\r\n")) && bytes.Contains(raw, []byte("\r\n\r\n"))
 	line := 0
 	for i, c := range raw {
 		switch {
@@ -65,6 +65,9 @@ func normalise(raw []byte) ([]byte, error) {
 		}
 	}
 	if !bytes.HasSuffix(out, []byte("\r\n")) {
+		out = append(out, "\r\n"...)
+	}
+	if !bytes.Contains(out, []byte("\r\n\r\n")) {
 		out = append(out, "\r\n"...)
 	}
 	return out, nil

@@ -208,3 +208,5 @@ func only(scripts ...string) map[string][]string { return map[string][]string{mx
 func then(first string) map[string][]string {
 	return map[string][]string{mx1: {first}, mx2: {accepting}}
 }
+
+var testPort = netip.MustParseAddrPort("127.0.0.1:2525")
