@@ -38,8 +38,6 @@ type API struct {
 	View    *View
 	Backend Backend
 	Tokens  *Tokens // nil where there are none: then there are no routes for them
-	// Provider returns a provider's name for its id; nil shows ids.
-	Provider func(id string) string
 	// Zone is that of the times in sentences, unless a request names one; nil means
 	// UTC.
 	Zone *time.Location
@@ -172,7 +170,7 @@ func (a *API) lookup(ctx context.Context, name string) ([]Summary, error) {
 
 // telling is how the request wants stories told.
 func (a *API) telling(r *http.Request) (Telling, error) {
-	t := Telling{Lang: r.URL.Query().Get("lang"), Zone: a.Zone, Now: a.now(), Provider: a.Provider}
+	t := Telling{Lang: r.URL.Query().Get("lang"), Zone: a.Zone, Now: a.now()}
 	if t.Lang == "" {
 		t.Lang, _, _ = strings.Cut(r.Header.Get("Accept-Language"), ",")
 	}

@@ -104,12 +104,7 @@ func (s *standing) decide(e mail.LoggedEvent, r int) {
 	s.rank, s.attempt, s.seq = r, e.Attempt, e.Seq
 	s.State = e.State
 	if r == 0 {
-		// Only a fact beside the states is known: the log's retention has dropped the
-		// rest, or it comes later. At risk means waiting; all others follow a hand-over.
-		s.State = mail.StateAccepted
-		if e.State == mail.EventAtRisk {
-			s.State = mail.StateQueued
-		}
+		s.State = implied(e.State)
 	}
 	s.ChangedAt, s.Cause, s.Provider, s.NextAttempt = e.At, e.Cause, "", time.Time{}
 	if e.Evidence != nil {
@@ -118,6 +113,21 @@ func (s *standing) decide(e mail.LoggedEvent, r int) {
 	if s.State.Open() {
 		s.NextAttempt = e.NextAttempt
 	}
+}
+
+// StateUnknown is a message's state when only facts beside its states are known: the
+// log's retention has dropped the rest, or it comes later.
+const StateUnknown mail.State = "unknown"
+
+// implied is the state that a fact beside the states lets one conclude.
+func implied(event mail.State) mail.State {
+	switch event {
+	case mail.EventAtRisk:
+		return mail.StateQueued
+	case mail.EventUsed, mail.EventWrongPerson: // so somebody had it
+		return mail.StateAccepted
+	}
+	return StateUnknown
 }
 
 // foldIdentity takes over who and what the message is about. Facts agree about

@@ -16,9 +16,6 @@ type Telling struct {
 	Lang string         // "fi", "fi-FI"; English for what isn't known
 	Zone *time.Location // of the times in sentences; nil means UTC
 	Now  time.Time
-	// Provider returns a provider's name for its id: "Microsoft 365" for
-	// "microsoft365". Nil, or "" from it, shows the id.
-	Provider func(id string) string
 	// Live is what the queue knows of the message beyond its facts; the zero value
 	// where it has ended or the queue isn't asked.
 	Live Live
@@ -27,7 +24,7 @@ type Telling struct {
 // Tell tells one message's facts in plain sentences. It never says "delivered": a
 // server took the mail, or the person used it, and nobody knows more (law 8).
 func Tell(f Facts, t Telling) Message {
-	n := &narrator{words: newWords(t.Lang, t.Now, t.Zone), facts: &f, live: t.Live, provider: t.Provider}
+	n := &narrator{words: newWords(t.Lang, t.Now, t.Zone), facts: &f, live: t.Live}
 	m := Message{Summary: f.Summary, Lang: n.lang, TimeZone: n.zone.String(), Story: []Line{}, Attempts: []Attempt{}}
 	if m.State.Open() && n.live.Sending {
 		m.State = mail.StateSending
@@ -70,9 +67,8 @@ func inOrder(events []mail.Event) []mail.Event {
 // narrator tells one message.
 type narrator struct {
 	words
-	facts    *Facts
-	live     Live
-	provider func(id string) string
+	facts *Facts
+	live  Live
 }
 
 // sentences joins those that there are.
@@ -155,18 +151,17 @@ func (n *narrator) providerName(e mail.Event) string {
 	if e.Evidence == nil || e.Evidence.Provider == "" {
 		return ""
 	}
-	if n.provider != nil {
-		if name := n.provider(e.Evidence.Provider); name != "" {
-			return name
-		}
-	}
-	return e.Evidence.Provider
+	return bounces.ProviderName(e.Evidence.Provider)
 }
 
 // explain returns what the catalogue says of the fact's cause.
 func (n *narrator) explain(e mail.Event) bounces.Explanation {
+	said := ""
+	if e.Evidence != nil && e.Evidence.Reply != nil {
+		said = e.Evidence.Reply.String()
+	}
 	return bounces.Explain(e.Cause, n.lang).Fill(bounces.Facts{
-		To: string(e.To), Domain: e.To.Domain(), Provider: n.providerName(e), Time: n.clock(e.At),
+		To: string(e.To), Domain: e.To.Domain(), Provider: n.providerName(e), Time: e.At.In(n.zone), Said: said, Ref: string(e.Ref),
 	})
 }
 

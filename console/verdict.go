@@ -93,6 +93,8 @@ func (n *narrator) advise(m *Message) {
 		}
 	case mail.StateAccepted:
 		n.adviseAccepted(m, e)
+	case StateUnknown:
+		m.WhoActs, m.NextStep = mail.ActSupport, n.say("step.unknown")
 	default:
 		n.adviseByCause(m, e)
 	}
@@ -113,6 +115,15 @@ func (n *narrator) adviseAccepted(m *Message, e mail.Event) {
 }
 
 func (n *narrator) adviseByCause(m *Message, e mail.Event) {
+	if e.State == mail.StateRefused && e.PossibleDuplicate {
+		m.WhoActs, m.NextStep = mail.ActPerson, n.say("step.unsure")
+		return
+	}
+	// In the catalogue, "expired" is what a server further on says of a mail that it
+	// took; what expires here was not useful in time.
+	if e.State == mail.StateExpired {
+		e.Cause = mail.CauseNotUsefulInTime
+	}
 	if e.Cause == "" {
 		e.Cause = causeOf(e.State)
 	}
@@ -123,8 +134,6 @@ func (n *narrator) adviseByCause(m *Message, e mail.Event) {
 // causeOf is the cause that a state has by itself.
 func causeOf(s mail.State) mail.Cause {
 	switch s {
-	case mail.StateExpired:
-		return mail.CauseExpired
 	case mail.StateSuperseded:
 		return mail.CauseSuperseded
 	case mail.StateCancelled:
@@ -146,7 +155,10 @@ func (n *narrator) ahead(state mail.State, next time.Time) string {
 	case next.IsZero():
 		return n.say("ahead.none", "expires", expires)
 	}
-	when := n.say("ahead.next", "time", n.clock(next), "ago", n.ago(next))
+	when := n.say("ahead.due")
+	if next.After(n.now) {
+		when = n.say("ahead.next", "time", n.clock(next), "ago", n.ago(next))
+	}
 	switch more := len(n.live.Schedule) - 1; {
 	case more < 0: // the schedule isn't known
 		return sentences(when, n.say("ahead.until", "expires", expires))

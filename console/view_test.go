@@ -254,6 +254,7 @@ func TestFoldStates(t *testing.T) {
 		{"used says nothing of the mail", []mail.State{mail.StateDelayed, mail.EventUsed}, mail.StateDelayed},
 		{"only at risk is known", []mail.State{mail.EventAtRisk}, mail.StateQueued},
 		{"only used is known", []mail.State{mail.EventUsed}, mail.StateAccepted},
+		{"only resent is known", []mail.State{mail.EventResent}, StateUnknown},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
