@@ -254,7 +254,7 @@ func TestSlips(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		a, b string
-		want int
+		want uint8
 	}{
 		{"", "", 0}, {"a", "a", 0}, {"ab", "ba", 1}, {"abc", "abd", 1}, {"abc", "ab", 1}, {"abc", "abcd", 1},
 		{"abcd", "badc", 2}, {"abc", "cab", 2}, {"abc", "xyz", 3}, {"abcdef", "abc", 3}, {"ca", "abc", 3},

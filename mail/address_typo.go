@@ -9,7 +9,7 @@ func suggestDomain(domain string, domains []string) string {
 	if isWellKnown(domain) {
 		return ""
 	}
-	best, least := "", maxSlips+1
+	best, least := "", uint8(maxSlips+1)
 	for _, own := range domains {
 		own = asciiLower(own)
 		if domain == own || strings.HasSuffix(domain, "."+own) {
@@ -35,7 +35,7 @@ const maxSlips = 2
 
 // allowedSlips keeps short names apart: "web.de" and "wes.de" are two companies,
 // "outlok.cmo" is nobody's.
-func allowedSlips(name string) int {
+func allowedSlips(name string) uint8 {
 	switch {
 	case len(name) < 7:
 		return 0
@@ -72,23 +72,26 @@ func suggestTopLevel(domain string) string {
 	return ""
 }
 
+// maxCompared is the length above which names are not compared: nobody types them.
+const maxCompared = 64
+
 // slips counts the keys pressed wrongly, left out, doubled or swapped that lead from
 // one name to the other (optimal string alignment), and gives up with maxSlips+1.
-func slips(a, b string) int {
-	if d := len(a) - len(b); d > maxSlips || d < -maxSlips || len(a) > maxDomain || len(b) > maxDomain {
+func slips(a, b string) uint8 {
+	if d := len(a) - len(b); d > maxSlips || d < -maxSlips || max(len(a), len(b)) > maxCompared {
 		return maxSlips + 1
 	}
 	// Three rows of the table: the swap looks two rows back.
-	var rows [3][maxDomain + 1]int
+	var rows [3][maxCompared + 1]uint8
 	for j := range len(b) + 1 {
-		rows[0][j] = j
+		rows[0][j] = uint8(j)
 	}
 	for i := 1; i <= len(a); i++ {
 		now, above, twoAbove := &rows[i%3], &rows[(i+2)%3], &rows[(i+1)%3]
-		now[0] = i
-		least := i
+		now[0] = uint8(i)
+		least := now[0]
 		for j := 1; j <= len(b); j++ {
-			change := 1
+			change := uint8(1)
 			if a[i-1] == b[j-1] {
 				change = 0
 			}
@@ -103,7 +106,7 @@ func slips(a, b string) int {
 			return maxSlips + 1
 		}
 	}
-	return rows[len(a)%3][len(b)]
+	return min(rows[len(a)%3][len(b)], maxSlips+1)
 }
 
 func isWellKnown(domain string) bool {

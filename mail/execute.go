@@ -131,12 +131,12 @@ func (c *compiled) withNames(data map[string]any) map[string]any {
 	if full == nil {
 		full = map[string]any{}
 	}
-	for _, n := range c.names {
+	for _, v := range c.uses {
 		var empty any = ""
-		if n.list {
+		if v.list {
 			empty = []any(nil)
 		}
-		setIfMissing(full, n.path, empty)
+		setIfMissing(full, v.path, empty)
 	}
 	return full
 }
@@ -170,6 +170,7 @@ type template interface {
 
 func capture(t template, values map[string]any) (string, error) {
 	var b cappedBuilder
+	b.Grow(4 << 10) // the HTML of the shipped mails; a guess that is too large costs nothing
 	if err := t.Execute(&b, values); err != nil {
 		return "", err
 	}
@@ -221,8 +222,8 @@ func (c *compiled) rehearse() error {
 		To: "person@example.com", From: "Example <no-reply@example.com>", Data: map[string]any{},
 		QueuedAt: time.Unix(0, 0), ExpiresAt: time.Unix(60, 0),
 	}
-	for _, n := range c.names {
-		setIfMissing(m.Data, n.path, "https://example.com/")
+	for _, v := range c.uses {
+		setIfMissing(m.Data, v.path, "https://example.com/")
 	}
 	values, err := c.values(&m, time.UTC)
 	if err != nil {

@@ -27,30 +27,26 @@ func appendQuotedPrintable(b []byte, text string) []byte {
 func appendQuotedLine(b []byte, line string) []byte {
 	start := len(b)
 	for i := 0; i < len(line); {
+		// 75 and the "=" of a soft line break; what ends the line needs none.
+		if n := literalRun(line[i:], maxLine-1-(len(b)-start), len(b) == start); n > 0 {
+			b = append(b, line[i:i+n]...)
+			i += n
+			continue
+		}
 		size := 1
 		if line[i] >= utf8.RuneSelf {
 			_, size = utf8.DecodeRuneInString(line[i:])
 		}
-		last := i+size == len(line)
-		need := size
-		literal := isLiteral(line, i, last, len(b) == start)
-		if !literal {
-			need = 3 * size
-		}
-		// 75 and the "=" of a soft line break; the last character needs none.
 		room := maxLine - 1
-		if last {
+		if i+size == len(line) {
 			room = maxLine
 		}
-		if len(b)-start+need > room {
+		switch {
+		case isControl(line[i]):
+		case len(b)-start+3*size > room:
 			b = append(b, "=\r\n"...)
 			start = len(b)
 			continue
-		}
-		switch c := line[i]; {
-		case literal:
-			b = append(b, c)
-		case isControl(c):
 		default:
 			for j := range size {
 				b = appendHex(b, line[i+j])
@@ -61,20 +57,25 @@ func appendQuotedLine(b []byte, line string) []byte {
 	return b
 }
 
-// isLiteral reports whether the byte at i can stand for itself.
-func isLiteral(line string, i int, last, first bool) bool {
-	c := line[i]
-	switch {
-	case c == ' ' || c == '\t':
-		return !last
-	case c <= ' ' || c >= 0x7f || c == '=':
-		return false
-	case first && c == '.':
-		return false
-	case first && c == 'F':
-		return !strings.HasPrefix(line[i:], "From ")
+// literalRun returns how many bytes of rest, at most room, can stand for themselves.
+// begins says that they would begin a line.
+func literalRun(rest string, room int, begins bool) int {
+	if len(rest) == room+1 && isVisible(rest[room]) {
+		room++ // the whole rest, with no soft line break after it
 	}
-	return true
+	n := 0
+	for n < len(rest) && n < room && (isVisible(rest[n]) || isBlankByte(rest[n]) && n+1 < len(rest)) {
+		n++
+	}
+	if begins && n > 0 && (rest[0] == '.' || strings.HasPrefix(rest, "From ")) {
+		return 0
+	}
+	return n
 }
+
+// isVisible: printable ASCII that quoted-printable has no use for.
+func isVisible(c byte) bool { return c > ' ' && c < 0x7f && c != '=' }
+
+func isBlankByte(c byte) bool { return c == ' ' || c == '\t' }
 
 func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }

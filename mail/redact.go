@@ -87,6 +87,9 @@ func (set *secretSet) collectString(m *Message, v string, secret bool) {
 	if secret && !isBareLink(v) {
 		set.add(strings.TrimSpace(v))
 	}
+	if !strings.Contains(v, "://") {
+		return
+	}
 	for _, link := range links.FindAllString(v, -1) {
 		set.addLink(link, m.identifiers())
 	}
@@ -99,12 +102,13 @@ func (set *secretSet) add(v string) {
 	if len(v) < longSecret {
 		return
 	}
-	for _, form := range []string{
+	forms := [...]string{
 		html.EscapeString(v),
 		asciiLower(url.QueryEscape(v)),
-		strings.NewReplacer("&", `\u0026`, "<", `\u003c`, ">", `\u003e`).Replace(v),
+		strings.ReplaceAll(v, "&", `\u0026`),
 		strings.ReplaceAll(v, "=", "=3d"),
-	} {
+	}
+	for _, form := range forms {
 		if form != v {
 			*set = append(*set, form)
 		}
@@ -229,10 +233,17 @@ func blankSecret(v string) string {
 }
 
 func (set secretSet) scrub(s string) string {
+	low := asciiLower(s)
 	for _, secret := range set {
-		s = blankAll(s, secret)
+		if at := indexSecret(low, secret, 0); at >= 0 {
+			s = blankAll(s, low, secret, at)
+			low = asciiLower(s)
+		}
 	}
-	return set.blankCutOff(s)
+	if at := set.cutOffAt(low); at >= 0 {
+		return s[:at] + Blank
+	}
+	return s
 }
 
 // holds reports whether a text contains a secret.
@@ -241,13 +252,8 @@ func (set secretSet) holds(s string) bool {
 	return slices.ContainsFunc(set, func(secret string) bool { return indexSecret(low, secret, 0) >= 0 })
 }
 
-// blankAll replaces a secret in s.
-func blankAll(s, secret string) string {
-	low := asciiLower(s)
-	at := indexSecret(low, secret, 0)
-	if at < 0 {
-		return s
-	}
+// blankAll replaces a secret in s, which is low in lower case, from its first place on.
+func blankAll(s, low, secret string, at int) string {
 	var b strings.Builder
 	from := 0
 	for at >= 0 {
@@ -277,19 +283,15 @@ func indexSecret(low, secret string, from int) int {
 	}
 }
 
-// blankCutOff blanks the beginning of a long secret at the end of s, where a text was
-// cut off.
-func (set secretSet) blankCutOff(s string) string {
-	low := asciiLower(s)
+// cutOffAt returns where the beginning of a long secret stands at the end of low, as
+// where a text was cut off; -1 if none does.
+func (set secretSet) cutOffAt(low string) int {
 	for _, secret := range set {
-		if len(secret) < longSecret {
-			continue
-		}
 		for n := min(len(secret)-1, len(low)); n >= longSecret; n-- {
 			if strings.HasSuffix(low, secret[:n]) {
-				return s[:len(s)-n] + Blank
+				return len(low) - n
 			}
 		}
 	}
-	return s
+	return -1
 }

@@ -42,6 +42,7 @@ import (
 //	.subject .preheader in the layout, body and footer
 //	.data               the request's data, e.g. .data.link
 //
+// (times in the zone that .data.timezone names, e.g. Europe/Helsinki, else in UTC)
 // and one function, host, the host of a link. A variable below .data that stands
 // outside of if, with and range is required, and a request without it is refused; of
 // {{or .data.pin .data.code}} one is.
@@ -62,7 +63,7 @@ type compiled struct {
 	html      *htmltemplate.Template
 	times     timeStyle
 	needs     []need
-	names     []name // every variable below .data, to be there when executing
+	uses      []variable // all of them have to be there when executing
 }
 
 //go:embed templates
@@ -225,7 +226,7 @@ func compile(sources map[string]source, name, lang string) (*compiled, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.needs, c.names = w.needs, w.names
+	c.needs, c.uses = w.needs, w.uses
 	return c, c.rehearse()
 }
 

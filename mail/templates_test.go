@@ -202,8 +202,8 @@ func TestEndlessTemplatesEnd(t *testing.T) {
 
 func TestUntil(t *testing.T) {
 	t.Parallel()
-	english := timeStyle{clock: "15:04 MST", date: "2 January 2006 at 15:04 MST"}
-	months := timeStyle{clock: "15:04", date: "Mon 2 January", months: strings.Split("i, ii, iii, iv, v, vi, vii, viii, ix, x, November 2006 at 15, xii", ",")}
+	english := newTimeStyle("15:04 MST", "2 January 2006 at 15:04 MST", nil)
+	months := newTimeStyle("15:04", "Mon 2 January", strings.Split("i, ii, iii, iv, v, vi, vii, viii, ix, x, November 2006 at 15, xii", ","))
 	from := time.Date(2026, 11, 21, 23, 50, 0, 0, time.UTC)
 	for _, tt := range []struct {
 		style timeStyle

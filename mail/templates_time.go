@@ -9,8 +9,17 @@ import (
 // timeStyle is how a language writes a time of the day and a date, in Go's reference
 // time.
 type timeStyle struct {
-	clock, date string
+	clock, date string   // with marks where zone and month go
 	months      []string // January first; nil for the English names
+}
+
+// A zone's or month's name is put in after Format, as it may contain what Format takes
+// for a part of a time.
+const zoneMark, monthMark = "\x01", "\x02"
+
+func newTimeStyle(clock, date string, months []string) timeStyle {
+	marks := strings.NewReplacer("MST", zoneMark, "January", monthMark)
+	return timeStyle{marks.Replace(clock), marks.Replace(date), months}
 }
 
 // near is how close an expiry must be to be told by the clock alone: shorter than from
@@ -23,17 +32,18 @@ func parseTimeStyle(footer source) (timeStyle, source, error) {
 	if err != nil {
 		return timeStyle{}, body, err
 	}
-	style := timeStyle{clock: head["clock"].value, date: head["date"].value}
-	if style.clock == "" || style.date == "" {
-		return style, body, fmt.Errorf(`%s:1: the file must begin with lines "clock: …" and "date: …"`, footer.origin)
+	clock, date := head["clock"].value, head["date"].value
+	if clock == "" || date == "" {
+		return timeStyle{}, body, fmt.Errorf(`%s:1: the file must begin with lines "clock: …" and "date: …"`, footer.origin)
 	}
-	if months := head["months"].value; months != "" {
-		style.months = strings.Split(months, ",")
-		if len(style.months) != 12 {
-			return style, body, fmt.Errorf(`%s: "months:" names %d months, not 12`, footer.origin, len(style.months))
+	var months []string
+	if names := head["months"].value; names != "" {
+		months = strings.Split(names, ",")
+		if len(months) != 12 {
+			return timeStyle{}, body, fmt.Errorf(`%s:%d: "months:" names %d months, not 12`, footer.origin, head["months"].line, len(months))
 		}
 	}
-	return style, body, nil
+	return newTimeStyle(clock, date, months), body, nil
 }
 
 // until tells an expiry, as seen from a mail's date: by the clock if it is near.
@@ -49,16 +59,14 @@ func (s timeStyle) untilDate(expires time.Time, zone *time.Location) string {
 }
 
 // format is t.Format with the language's months, and with a name for zones that have
-// only a number: "UTC+3" rather than "+03". Both are put in afterwards, as a name may
-// contain what Format takes for a part of a time.
+// only a number: "UTC+3" rather than "+03".
 func (s timeStyle) format(layout string, t time.Time) string {
 	month := t.Month().String()
 	if s.months != nil {
 		month = strings.TrimSpace(s.months[t.Month()-1])
 	}
-	const zoneMark, monthMark = "\x01", "\x02"
-	layout = strings.NewReplacer("MST", zoneMark, "January", monthMark).Replace(layout)
-	return strings.NewReplacer(zoneMark, zoneName(t), monthMark, month).Replace(t.Format(layout))
+	out := strings.ReplaceAll(t.Format(layout), monthMark, month)
+	return strings.ReplaceAll(out, zoneMark, zoneName(t))
 }
 
 // zoneName returns the name that people know t's zone by: "EET", "UTC-3", "UTC+5:45".

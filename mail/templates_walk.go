@@ -11,8 +11,8 @@ import (
 // alternative, e.g. "link", or "pin" and "code".
 type need []string
 
-// name is a variable below .data that a template uses.
-type name struct {
+// variable is one below .data that a template uses.
+type variable struct {
 	path []string
 	list bool // it is ranged over
 }
@@ -27,16 +27,16 @@ var rootNames = []string{
 // need, and finds variables that do not exist.
 type walk struct {
 	needs []need
-	names []name
+	uses  []variable
 	err   error // the first unknown variable
 
 	trees   map[string]*parse.Tree
-	tree    *parse.Tree   // the one being walked
-	visited map[call]bool // so that a cycle ends
+	tree    *parse.Tree    // the one being walked
+	visited map[visit]bool // so that a cycle ends
 }
 
-// call is a template called from a place.
-type call struct {
+// visit is a template called from a place.
+type visit struct {
 	name string
 	from scope
 }
@@ -50,19 +50,19 @@ type scope struct {
 
 // from walks the template of a name and whatever it calls.
 func (w *walk) from(trees map[string]*parse.Tree, name string) error {
-	w.trees, w.visited = trees, map[call]bool{}
-	w.call(call{name, scope{dot: true, dollar: true, required: true}})
+	w.trees, w.visited = trees, map[visit]bool{}
+	w.call(visit{name, scope{dot: true, dollar: true, required: true}})
 	return w.err
 }
 
-func (w *walk) call(c call) {
-	if w.visited[c] {
+func (w *walk) call(v visit) {
+	if w.visited[v] {
 		return
 	}
-	w.visited[c] = true
+	w.visited[v] = true
 	caller := w.tree
-	w.tree = w.trees[c.name]
-	w.list(w.tree.Root, c.from)
+	w.tree = w.trees[v.name]
+	w.list(w.tree.Root, v.from)
 	w.tree = caller
 }
 
@@ -88,7 +88,7 @@ func (w *walk) list(list *parse.ListNode, s scope) {
 				continue
 			}
 			whole := s.passesWhole(n.Pipe)
-			w.call(call{n.Name, scope{dot: whole, dollar: whole, required: s.required}})
+			w.call(visit{n.Name, scope{dot: whole, dollar: whole, required: s.required}})
 		}
 	}
 }
@@ -177,7 +177,7 @@ func (w *walk) arg(n parse.Node, s scope) string {
 	case ident[0] != "data" || len(ident) == 1:
 		return ""
 	}
-	w.name(ident[1:])
+	w.use(ident[1:])
 	path := strings.Join(ident[1:], ".")
 	if s.required {
 		w.need(need{path})
@@ -185,14 +185,14 @@ func (w *walk) arg(n parse.Node, s scope) string {
 	return path
 }
 
-// name returns the entry of a path, a new one if need be.
-func (w *walk) name(path []string) *name {
-	i := slices.IndexFunc(w.names, func(n name) bool { return slices.Equal(n.path, path) })
+// use returns the entry of a variable, a new one if need be.
+func (w *walk) use(path []string) *variable {
+	i := slices.IndexFunc(w.uses, func(v variable) bool { return slices.Equal(v.path, path) })
 	if i < 0 {
-		i = len(w.names)
-		w.names = append(w.names, name{path: path})
+		i = len(w.uses)
+		w.uses = append(w.uses, variable{path: path})
 	}
-	return &w.names[i]
+	return &w.uses[i]
 }
 
 // rangesOver notes that a variable is a list.
@@ -201,7 +201,7 @@ func (w *walk) rangesOver(p *parse.PipeNode, s scope) {
 		return
 	}
 	if f, ok := p.Cmds[0].Args[0].(*parse.FieldNode); ok && s.dot && f.Ident[0] == "data" && len(f.Ident) > 1 {
-		w.name(f.Ident[1:]).list = true
+		w.use(f.Ident[1:]).list = true
 	}
 }
 
