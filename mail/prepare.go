@@ -2,6 +2,7 @@ package mail
 
 import (
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
@@ -68,7 +69,7 @@ func (p *Preparer) prepare(r Request) (Message, []Warning, *Problem) {
 	m := Message{
 		ID: NewID(queued), Kind: kind.Name, Tenant: r.Tenant, TenantName: strings.TrimSpace(r.TenantName),
 		ToName: strings.TrimSpace(r.ToName), PersonID: r.PersonID,
-		Template: r.Template, Tags: slices.Clone(r.Tags), Metadata: r.Metadata,
+		Template: r.Template, Tags: slices.Clone(r.Tags), Metadata: maps.Clone(r.Metadata),
 		QueuedAt: queued, SupersedeKey: r.SupersedeKey, IdempotencyKey: r.IdempotencyKey, ResendOf: r.ResendOf,
 	}
 	m.Ref = m.ID.Ref()

@@ -279,16 +279,14 @@ func isThere(data map[string]any, path string) bool {
 // checkNoSecretShown refuses a message that says a secret in a field which is stored and
 // shown in clear.
 func checkNoSecretShown(m *Message) *Problem {
-	set := m.secrets()
-	if len(set) == 0 {
-		return nil
-	}
+	set := slices.DeleteFunc(m.secrets(), func(s secret) bool { return s.perhaps })
 	// Identifiers are older than a code, so a short one may be the same by chance.
-	long := slices.DeleteFunc(slices.Clone(set), func(s string) bool { return len(s) < longSecret })
-	fields := []struct {
+	long := slices.DeleteFunc(slices.Clone(set), func(s secret) bool { return len(s.text) < longSecret })
+	type field struct {
 		name, value string
 		set         secretSet
-	}{
+	}
+	fields := []field{
 		{"to", string(m.To), long}, {"tenant", m.Tenant, long}, {"person_id", m.PersonID, long},
 		{"to_name", m.ToName, set}, {"tenant_name", m.TenantName, set},
 		{"supersede_key", m.SupersedeKey, set}, {"idempotency_key", m.IdempotencyKey, set},
@@ -296,10 +294,7 @@ func checkNoSecretShown(m *Message) *Problem {
 		{"tags", strings.Join(m.Tags, "\n"), set},
 	}
 	for _, name := range sortedKeys(m.Metadata) {
-		fields = append(fields, struct {
-			name, value string
-			set         secretSet
-		}{"metadata", name + "\n" + m.Metadata[name], set})
+		fields = append(fields, field{"metadata", name + "\n" + m.Metadata[name], set})
 	}
 	for _, f := range fields {
 		if f.set.holds(f.value) {

@@ -249,6 +249,8 @@ func TestPrepareTakes(t *testing.T) {
 		"NaN from Go":                    func(r *Request) { r.Data["x"] = math.NaN() },
 		"Hebrew with its marks":          func(r *Request) { r.ToName = "\u200fדוד" },
 		"the tenant's number is the pin": func(r *Request) { r.Tenant, r.Data["pin"] = "4711", "4711" },
+		"the invite's number is its key": func(r *Request) { r.Data["link"], r.IdempotencyKey = "https://a.example/i/inv-0042", "inv-0042" },
+		"the link names the address":     func(r *Request) { r.Data["link"] = "https://a.example/i/abc?m=kari.nordmann%40nordlys.fi" },
 		"the link names the person":      func(r *Request) { r.Data["link"] = "https://a.example/i/Zk3vXw9QpL0sYt7RbN?user=usr_123" },
 	} {
 		r := goodRequest()

@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"html"
 	"net/url"
 	"regexp"
@@ -47,22 +48,41 @@ func (m *Message) PublicData() map[string]any {
 // own.
 func (m *Message) Scrub(s string) string { return m.secrets().scrub(s) }
 
-// secretSet is what of a message must not be shown, the longest first, in lower case.
-type secretSet []string
+// secret is a text that must not be shown.
+type secret struct {
+	text string // in lower case
+	// perhaps: a part of a link so short that it may be a number of an invite which
+	// everybody may know. It is blanked where others quote us, but a caller may repeat it.
+	perhaps bool
+}
+
+// sureToken is the length from which the part of a link that looks like a token is one:
+// 16 characters of base64 are 96 bits.
+const sureToken = 16
+
+// secretSet is what of a message must not be shown, the longest first.
+type secretSet []secret
 
 func (m *Message) secrets() secretSet {
 	var set secretSet
 	for name, v := range m.Data {
 		set.collect(m, v, m.isSecretName(name))
 	}
-	set = slices.DeleteFunc(set, func(s string) bool { return len(s) < minSecret })
-	slices.SortFunc(set, func(a, b string) int {
-		if len(a) != len(b) {
-			return len(b) - len(a)
-		}
-		return strings.Compare(a, b)
+	set = slices.DeleteFunc(set, func(s secret) bool { return len(s.text) < minSecret })
+	slices.SortFunc(set, func(a, b secret) int {
+		return cmp.Or(len(b.text)-len(a.text), strings.Compare(a.text, b.text), sureFirst(a, b))
 	})
-	return slices.Compact(set)
+	return slices.CompactFunc(set, func(a, b secret) bool { return a.text == b.text })
+}
+
+func sureFirst(a, b secret) int {
+	switch {
+	case a.perhaps == b.perhaps:
+		return 0
+	case b.perhaps:
+		return -1
+	}
+	return 1
 }
 
 func (set *secretSet) collect(m *Message, v any, secret bool) {
@@ -85,20 +105,20 @@ var links = regexp.MustCompile(`(?i)https?://[^\s<>"]+`)
 
 func (set *secretSet) collectString(m *Message, v string, secret bool) {
 	if secret && !isBareLink(v) {
-		set.add(strings.TrimSpace(v))
+		set.add(strings.TrimSpace(v), false)
 	}
 	if !strings.Contains(v, "://") {
 		return
 	}
 	for _, link := range links.FindAllString(v, -1) {
-		set.addLink(link, m.identifiers())
+		set.addLink(m, link)
 	}
 }
 
 // add adds a secret and the forms in which others write it.
-func (set *secretSet) add(v string) {
+func (set *secretSet) add(v string, perhaps bool) {
 	v = asciiLower(v)
-	*set = append(*set, v)
+	*set = append(*set, secret{v, perhaps})
 	if len(v) < longSecret {
 		return
 	}
@@ -110,28 +130,28 @@ func (set *secretSet) add(v string) {
 	}
 	for _, form := range forms {
 		if form != v {
-			*set = append(*set, form)
+			*set = append(*set, secret{form, perhaps})
 		}
 	}
 }
 
-// addLink adds a link and the tokens in it. A part that is one of the identifiers is no
-// token, unless it would be the only one.
-func (set *secretSet) addLink(link string, identifiers []string) {
+// addLink adds a link and the tokens in it. The recipient's address is none, and the
+// tenant or the person's id only if there is no other.
+func (set *secretSet) addLink(m *Message, link string) {
 	u, err := url.Parse(link)
 	if err != nil {
-		set.add(link)
+		set.add(link, false)
 		return
 	}
 	if isBareLink(link) {
 		return
 	}
-	set.add(link)
+	set.add(link, false)
 	var tokens, known []string
 	for _, part := range linkParts(u) {
 		switch {
-		case !looksLikeToken(part):
-		case slices.Contains(identifiers, asciiLower(part)):
+		case !looksLikeToken(part), strings.EqualFold(part, string(m.To)):
+		case part == m.Tenant, part == m.PersonID:
 			known = append(known, part)
 		default:
 			tokens = append(tokens, part)
@@ -141,7 +161,7 @@ func (set *secretSet) addLink(link string, identifiers []string) {
 		tokens = known
 	}
 	for _, token := range tokens {
-		set.add(token)
+		set.add(token, len(token) < sureToken)
 	}
 }
 
@@ -179,18 +199,6 @@ func looksLikeToken(s string) bool {
 	digits := strings.ContainsAny(s, "0123456789")
 	capitals := strings.ToLower(s) != s
 	return len(s) >= 6 && digits || len(s) >= 16 && capitals || len(s) >= 24
-}
-
-// identifiers are values that a link may carry and that are shown all the same, each in
-// the field that is made for it.
-func (m *Message) identifiers() []string {
-	known := []string{m.To.Key()}
-	for _, s := range []string{m.Tenant, m.PersonID} {
-		if s != "" {
-			known = append(known, asciiLower(s))
-		}
-	}
-	return known
 }
 
 // public returns v as it may be shown.
@@ -235,8 +243,8 @@ func blankSecret(v string) string {
 func (set secretSet) scrub(s string) string {
 	low := asciiLower(s)
 	for _, secret := range set {
-		if at := indexSecret(low, secret, 0); at >= 0 {
-			s = blankAll(s, low, secret, at)
+		if at := indexSecret(low, secret.text, 0); at >= 0 {
+			s = blankAll(s, low, secret.text, at)
 			low = asciiLower(s)
 		}
 	}
@@ -249,7 +257,7 @@ func (set secretSet) scrub(s string) string {
 // holds reports whether a text contains a secret.
 func (set secretSet) holds(s string) bool {
 	low := asciiLower(s)
-	return slices.ContainsFunc(set, func(secret string) bool { return indexSecret(low, secret, 0) >= 0 })
+	return slices.ContainsFunc(set, func(s secret) bool { return indexSecret(low, s.text, 0) >= 0 })
 }
 
 // blankAll replaces a secret in s, which is low in lower case, from its first place on.
@@ -287,8 +295,8 @@ func indexSecret(low, secret string, from int) int {
 // where a text was cut off; -1 if none does.
 func (set secretSet) cutOffAt(low string) int {
 	for _, secret := range set {
-		for n := min(len(secret)-1, len(low)); n >= longSecret; n-- {
-			if strings.HasSuffix(low, secret[:n]) {
+		for n := min(len(secret.text)-1, len(low)); n >= longSecret; n-- {
+			if strings.HasSuffix(low, secret.text[:n]) {
 				return len(low) - n
 			}
 		}
