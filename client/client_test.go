@@ -284,6 +284,30 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// Many clients that failed together don't come back together.
+func TestWaitsAreSpread(t *testing.T) {
+	t.Parallel()
+	seen := map[time.Duration]bool{}
+	for range 50 {
+		wait, again := call{safe: true}.again(&wayError{err: io.EOF}, 3)
+		if !again || wait < 400*time.Millisecond || wait > 800*time.Millisecond {
+			t.Fatalf("third wait: %v, %v", wait, again)
+		}
+		seen[wait] = true
+	}
+	if len(seen) < 40 {
+		t.Errorf("%d different waits of 50", len(seen))
+	}
+}
+
+func TestHTTPClientIsLeftAsItWas(t *testing.T) {
+	t.Parallel()
+	var theirs http.Client
+	if _, err := New("https://deliverd.example", HTTPClient(&theirs)); err != nil || theirs.CheckRedirect != nil {
+		t.Errorf("%v; the caller's own client no longer follows redirects", err)
+	}
+}
+
 func TestKeysOfTwoMessagesDiffer(t *testing.T) {
 	t.Parallel()
 	s := &script{steps: []step{taken}}

@@ -38,20 +38,17 @@ func (c *Client) Get(ctx context.Context, idOrRef string) (s Status, err error) 
 }
 
 // Wait asks until a message has ended or ctx has, and returns where it stood when last
-// asked, in the second case with ctx's error. "Ended" is a terminal state: accepted
+// asked, in the second case with an error. "Ended" is a terminal state: accepted
 // by the recipient's server, refused, expired, superseded, cancelled or suppressed.
 // HTTP only.
 func (c *Client) Wait(ctx context.Context, idOrRef string) (Status, error) {
 	var last Status
 	for pause := firstWait; ; pause = min(pause*3/2, longestWait) {
 		s, err := c.Get(ctx, idOrRef)
-		switch {
-		case err == nil:
-			last = s
-		case ctx.Err() == nil:
+		if err != nil {
 			return last, err
 		}
-		if last.State.Terminal() || last.State == mail.StateReturned || last.State == mail.StateComplained {
+		if last = s; last.State.Terminal() || last.State == mail.StateReturned || last.State == mail.StateComplained {
 			return last, nil
 		}
 		select {

@@ -73,6 +73,19 @@ func TestStreamFormat(t *testing.T) {
 	}
 }
 
+func TestStreamDataIsTheCallers(t *testing.T) {
+	t.Parallel()
+	var kept [][]byte
+	var s stream
+	s.read(strings.NewReader("data: one\n\ndata: two\n\n"), func(e StreamEvent, _ error) bool {
+		kept = append(kept, e.Data)
+		return true
+	})
+	if got := fmt.Sprintf("%s", kept); got != "[one two]" {
+		t.Errorf("kept %s", got)
+	}
+}
+
 func TestStreamGoesOnWhereItBroke(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -31,6 +31,8 @@ func (c Caller) fill(r *mail.Request) error {
 		r.Tenant = c.Tenants[0]
 	}
 	switch {
+	case r.Tenant == AllTenants:
+		return invalid("tenant", "A message is one tenant's.")
 	case c.May(r.Tenant):
 		return nil
 	case r.Tenant == "" && len(c.Tenants) > 1:

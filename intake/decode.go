@@ -149,7 +149,7 @@ func firstInvalid(b []byte) int {
 // hint names the known field that an unknown one was probably meant to be. It says
 // nothing of the unknown one, which may be a secret in the wrong place.
 func hint(fields []field, name string) string {
-	if len(name) > 40 {
+	if len(name) > 40 { // longer than any by more than a misspelling: not worth the work
 		return ""
 	}
 	best, least := "", 3 // further away than two letters is no misspelling

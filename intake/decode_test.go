@@ -101,6 +101,7 @@ func TestD09DecodeRefuses(t *testing.T) {
 		{"digits that get lost", `{"data":{"n":9007199254740993}}`, "data", "write it as a string"},
 		{"fraction that gets lost", `{"data":{"n":0.1000000000000000055}}`, "data", "write it as a string"},
 		{"leading zero", `{"data":{"code":012345}}`, "data", "a code with leading zeros is a string"},
+		{"leading zero of two", `{"data":{"code":01}}`, "data", "leading zeros"},
 		{"plus", `{"data":{"n":+1}}`, "data", "a value is expected"},
 		{"minus alone", `{"data":{"n":-}}`, "data", "no number"},
 		{"point at the end", `{"data":{"n":1.}}`, "data", "no number"},

@@ -77,7 +77,7 @@ func (in *Intake) postMessage(w http.ResponseWriter, r *http.Request, c Caller, 
 	if wait := preferredWait(r.Header.Values("Prefer")); wait > 0 && in.opts.Wait != nil {
 		// The server's own limits are for a request that is answered at once.
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + bodyTime))
-		receipt.State = in.await(r.Context(), receipt, wait)
+		receipt.State = in.await(r.Context(), receipt.ID, wait)
 		h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait/time.Second)))
 	}
 	writeJSON(w, http.StatusAccepted, receipt)
@@ -121,24 +121,16 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return nil, unsupportedMedia("Send the body with Content-Type: application/json.")
 	}
-	if r.ContentLength > MaxBody {
-		w.Header().Set("Connection", "close") // or the server would read the rest of it
-		return nil, tooLarge()
-	}
-	// A writer without deadlines (a test's) is none the worse.
-	deadline := http.NewResponseController(w)
-	deadline.SetReadDeadline(time.Now().Add(bodyTime))
+	// A writer without deadlines (a test's) is none the worse. The server itself takes
+	// the deadline back at the end of the body.
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, tooLarge()
 		}
-		w.Header().Set("Connection", "close")
 		return nil, invalid("", "The body ended early, or came too slowly.")
 	}
-	// Without a deadline from here: the server goes on reading to notice a caller who
-	// hangs up, and would take a deadline that passes during a wait for one.
-	deadline.SetReadDeadline(time.Time{})
 	return body, nil
 }
 
@@ -180,15 +172,11 @@ func preferredWait(headers []string) time.Duration {
 	return 0
 }
 
-// await returns the state in which a message is at the end of a wait. One that was
-// known to have ended needs none.
-func (in *Intake) await(ctx context.Context, r mail.Receipt, wait time.Duration) mail.State {
-	if r.State.Terminal() {
-		return r.State
-	}
+// await returns the state in which a message is at the end of a wait.
+func (in *Intake) await(ctx context.Context, id mail.ID, wait time.Duration) mail.State {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	return in.opts.Wait(ctx, r.ID)
+	return in.opts.Wait(ctx, id)
 }
 
 func writeProblem(w http.ResponseWriter, p *mail.Problem) {

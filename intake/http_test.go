@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -94,6 +95,7 @@ func TestHTTPRefuses(t *testing.T) {
 		{name: "the zero caller", change: as(Caller{}), status: 404, kind: mail.ProblemNotFound, field: "tenant"},
 		{name: "D15 another's tenant", change: as(ours), body: `{"kind":"invite","to":"a@b.example","tenant":"` + canary + `"}`,
 			status: 404, kind: mail.ProblemNotFound, field: "tenant"},
+		{name: "D15 all tenants", body: `{"kind":"invite","to":"a@b.example","tenant":"*"}`, status: 400, kind: mail.ProblemInvalid, field: "tenant"},
 		{name: "D15 no tenant of several", change: as(ours), body: `{"kind":"invite","to":"a@b.example"}`,
 			status: 400, kind: mail.ProblemInvalid, field: "tenant", says: "name one"},
 		{name: "D15 another's message in resend_of",
@@ -300,7 +302,8 @@ func (c *counter) Read(p []byte) (int, error) {
 }
 
 // D10: a body that comes a byte at a time is given up after bodyTime, on a server that
-// has no limits of its own; and a wait is not cut short by that limit.
+// has no limit of its own for reading; and a wait is not cut short, neither by that
+// limit nor by the server's for writing.
 func TestD10SlowBody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -348,7 +351,7 @@ func TestD10SlowBody(t *testing.T) {
 // serve runs a handler on a server over pipes and returns how to connect to it.
 func serve(t *testing.T, h http.Handler) (connect func() net.Conn) {
 	l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-	srv := &http.Server{Handler: h}
+	srv := &http.Server{Handler: h, WriteTimeout: 2 * bodyTime}
 	go srv.Serve(l)
 	t.Cleanup(func() { srv.Close() })
 	return func() net.Conn {
@@ -374,6 +377,43 @@ func (p *pipes) Accept() (net.Conn, error) {
 }
 func (p *pipes) Close() error   { close(p.done); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
+
+func TestCallerMay(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		tenants []string
+		tenant  string
+		want    bool
+	}{
+		{nil, "", false}, {nil, "a", false},
+		{[]string{"a", "b"}, "b", true}, {[]string{"a"}, "b", false}, {[]string{"a"}, "", false},
+		{[]string{AllTenants}, "", true}, {[]string{AllTenants}, "a", true},
+		{[]string{""}, "", false}, // an empty entry in a token is no right
+		{[]string{"a"}, AllTenants, false},
+	} {
+		if got := (Caller{Tenants: c.tenants}).May(c.tenant); got != c.want {
+			t.Errorf("%q may %q: %v", c.tenants, c.tenant, got)
+		}
+	}
+}
+
+// A caller who hangs up is no failure to be logged; a store that fails is one, and
+// what it says is the operator's alone.
+func TestFailuresAreLogged(t *testing.T) {
+	t.Parallel()
+	var log bytes.Buffer
+	in, s := build(t, func(o *Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	s.fail = errors.New("stream is full")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := mail.Request{Kind: "pin", To: "a@b.example"}
+	if _, err := in.Submit(ctx, everyone, r); err == nil || log.Len() != 0 {
+		t.Errorf("hung up: %v, logged %s", err, &log)
+	}
+	if _, err := in.Submit(t.Context(), everyone, r); err == nil || strings.Contains(err.Error(), "full") || !strings.Contains(log.String(), "stream is full") {
+		t.Errorf("failed: %v, logged %s", err, &log)
+	}
+}
 
 func TestPreferWait(t *testing.T) {
 	t.Parallel()

@@ -53,6 +53,21 @@ func TestRatesChargeAllOrNothing(t *testing.T) {
 	}
 }
 
+// The parts of a key are apart: no tenant can be named so that its messages count for
+// another's.
+func TestRatesKeepKeysApart(t *testing.T) {
+	t.Parallel()
+	r := newRates(noon)
+	seen := map[uint64][]string{}
+	for _, key := range [][]string{{"a", "bc"}, {"ab", "c"}, {"abc"}, {"", "abc"}, {"abc", ""}, {"a", "b", "c"}} {
+		h := r.hash(key)
+		if was := seen[h]; was != nil {
+			t.Errorf("%q and %q are one", was, key)
+		}
+		seen[h] = key
+	}
+}
+
 func TestRatesCanBeSwitchedOff(t *testing.T) {
 	t.Parallel()
 	r := newRates(noon)

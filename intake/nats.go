@@ -30,7 +30,7 @@ func (in *Intake) HandleSend(ctx context.Context, source string, header func(str
 			return nil, err
 		}
 		if wait := preferredWait([]string{header("Prefer")}); wait > 0 && in.opts.Wait != nil {
-			receipt.State = in.await(ctx, receipt, wait)
+			receipt.State = in.await(ctx, receipt.ID, wait)
 		}
 		return receipt, nil
 	})
