@@ -81,8 +81,14 @@ func (v *Verdict) decide(s Said, enhanced mail.EnhancedCode, weak bool) {
 		v.Hard = !passes(v.Cause)
 	}
 	v.Retry = !v.Hard
-	v.Suppress = v.Hard && code >= 500 && !weak && aboutAddress(v.Cause) &&
-		!(enhanced[0] == 5 && enhanced[1] == 7)
+	v.Suppress = v.Hard && code >= 500 && !weak && aboutAddress(v.Cause) && !codeAboutUs(enhanced)
+}
+
+// codeAboutUs reports whether an enhanced code is about us, our mail or a policy, so
+// that no text beside it may suppress the address: 5.7.x (law 10), the sender's
+// address (5.1.7, 5.1.8) and the content (5.6.x).
+func codeAboutUs(e mail.EnhancedCode) bool {
+	return e[1] == 7 || e[1] == 6 || e[1] == 1 && (e[2] == 7 || e[2] == 8)
 }
 
 // passes reports whether a cause goes away without anybody changing the message, so
