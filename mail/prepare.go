@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
@@ -48,36 +49,15 @@ const (
 // anywhere, the secrets where they can be sealed and nowhere else, the expiry within
 // bounds. The error is always a *[Problem], and repeats no value of the request.
 func (p *Preparer) Prepare(r Request) (Message, []Warning, error) {
-	m, warnings, problem := p.prepare(r)
-	if problem != nil {
-		return Message{}, nil, problem
-	}
-	return m, warnings, nil
-}
-
-func (p *Preparer) prepare(r Request) (Message, []Warning, *Problem) {
 	kind, ok := p.Kinds[r.Kind]
 	if !ok {
 		return Message{}, nil, unprocessable(ProblemUnknownKind, "kind", "There is no kind of mail with this name",
 			"Use one of: "+strings.Join(sortedKeys(p.Kinds), ", ")+".")
 	}
-	now := time.Now
-	if p.Now != nil {
-		now = p.Now
-	}
-	queued := now().UTC().Truncate(time.Millisecond)
-	m := Message{
-		ID: NewID(queued), Kind: kind.Name, Tenant: r.Tenant, TenantName: strings.TrimSpace(r.TenantName),
-		ToName: strings.TrimSpace(r.ToName), PersonID: r.PersonID,
-		Template: r.Template, Tags: slices.Clone(r.Tags), Metadata: maps.Clone(r.Metadata),
-		QueuedAt: queued, SupersedeKey: r.SupersedeKey, IdempotencyKey: r.IdempotencyKey, ResendOf: r.ResendOf,
-	}
-	m.Ref = m.ID.Ref()
-	if m.Template == "" {
-		m.Template = kind.Name
-	}
-	warnings, problem := p.prepareTo(&m, r)
-	steps := []func() *Problem{
+	m := p.begin(r)
+	var warnings []Warning
+	for _, step := range []func() *Problem{
+		func() (problem *Problem) { warnings, problem = p.prepareTo(&m, r); return problem },
 		func() *Problem { return checkFields(&m) },
 		func() *Problem { return p.prepareSender(&m, r) },
 		func() *Problem { return prepareExpiry(&m, kind, r.ExpiresAt) },
@@ -85,18 +65,30 @@ func (p *Preparer) prepare(r Request) (Message, []Warning, *Problem) {
 		func() *Problem { return p.prepareTemplate(&m, r.Locale) },
 		func() *Problem { return prepareSecrets(&m, r.Secrets) },
 		func() *Problem { return checkNoSecretShown(&m) },
-	}
-	for _, step := range steps {
-		if problem != nil {
+	} {
+		if problem := step(); problem != nil {
 			return Message{}, nil, problem
 		}
-		problem = step()
-	}
-	if problem != nil {
-		return Message{}, nil, problem
 	}
 	m.SupersedeKey = supersedeKey(&m, kind)
 	return m, warnings, nil
+}
+
+// begin makes the message of what needs no decision.
+func (p *Preparer) begin(r Request) Message {
+	now := time.Now
+	if p.Now != nil {
+		now = p.Now
+	}
+	queued := now().UTC().Truncate(time.Millisecond)
+	m := Message{
+		ID: NewID(queued), Kind: r.Kind, Tenant: r.Tenant, TenantName: strings.TrimSpace(r.TenantName),
+		ToName: strings.TrimSpace(r.ToName), PersonID: r.PersonID,
+		Template: cmp.Or(r.Template, r.Kind), Tags: slices.Clone(r.Tags), Metadata: maps.Clone(r.Metadata),
+		QueuedAt: queued, SupersedeKey: r.SupersedeKey, IdempotencyKey: r.IdempotencyKey, ResendOf: r.ResendOf,
+	}
+	m.Ref = m.ID.Ref()
+	return m
 }
 
 func unprocessable(kind, field, title, detail string) *Problem {
@@ -251,9 +243,9 @@ func supersedeKey(m *Message, kind Kind) string {
 	case !kind.Supersede:
 		return ""
 	case m.PersonID != "":
-		return kind.Name + "/" + tenant + "/person/" + m.PersonID
+		return m.Kind + "/" + tenant + "/person/" + m.PersonID
 	}
-	return kind.Name + "/" + tenant + "/to/" + m.To.Key()
+	return m.Kind + "/" + tenant + "/to/" + m.To.Key()
 }
 
 func sortedKeys[V any](m map[string]V) []string {
