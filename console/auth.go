@@ -104,7 +104,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (*Principal, error) {
 	}
 	// A right token is never held up by others' wrong ones behind the same address:
 	// no one can guess 168 bits, so this only bounds the noise.
-	if wait := a.failed.count(r.RemoteAddr); wait > 0 {
+	if wait := a.failed.count(r.RemoteAddr, a.Tokens.now()); wait > 0 {
 		return nil, &mail.Problem{
 			Type: mail.ProblemRateLimited, Title: "Too many requests without a valid token", Status: http.StatusTooManyRequests,
 			Detail: "Wait, then send a valid token.", RetryAfter: int(math.Ceil(wait.Seconds())),
@@ -186,7 +186,7 @@ const (
 
 // count counts one failure and returns how long the caller must wait, 0 if it need
 // not.
-func (f *failures) count(remote string) time.Duration {
+func (f *failures) count(remote string, now time.Time) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.by == nil || len(f.by) >= failuresMax {
@@ -198,12 +198,12 @@ func (f *failures) count(remote string) time.Duration {
 		l = rate.NewLimiter(rate.Every(failureEvery), failureBurst)
 		f.by[network] = l
 	}
-	if l.Allow() {
+	if l.AllowN(now, 1) {
 		return 0
 	}
-	r := l.Reserve()
-	defer r.Cancel()
-	return max(r.Delay(), time.Second)
+	r := l.ReserveN(now, 1)
+	defer r.CancelAt(now)
+	return max(r.DelayFrom(now), time.Second)
 }
 
 // networkOf is the address, or for IPv6 its /64, which one customer has whole.

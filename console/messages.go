@@ -50,7 +50,7 @@ func (a *API) listMessages(w http.ResponseWriter, r *http.Request, by *Principal
 }
 
 // knownState: a message's recorded states; sending is shown and never recorded.
-func knownState(s mail.State) bool { return rank(s) > 0 }
+func knownState(s mail.State) bool { return rank(s) > 0 || s == StateUnknown }
 
 // MaxWait bounds Prefer: wait.
 const MaxWait = 60 * time.Second
@@ -98,19 +98,20 @@ func (a *API) tell(ctx context.Context, id mail.ID, t Telling) (Message, error) 
 	return Tell(f, t), nil
 }
 
-// preferredWait returns the seconds of "Prefer: wait=30" (RFC 7240 4.3), at most
-// MaxWait; 0 for none.
+// preferredWait returns the seconds of "Prefer: wait=30" (RFC 7240 2, 4.3), at most
+// MaxWait; 0 for none, or for one that can't be read: a preference is no condition.
 func preferredWait(r *http.Request) time.Duration {
-	for _, header := range r.Header.Values("Prefer") {
-		for preference := range strings.SplitSeq(header, ",") {
-			name, value, _ := strings.Cut(preference, "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
-			}
-			if n, err := strconv.Atoi(strings.TrimSpace(value)); err == nil && n > 0 {
-				return min(time.Duration(min(n, 3600))*time.Second, MaxWait)
-			}
+	for preference := range strings.SplitSeq(strings.Join(r.Header.Values("Prefer"), ","), ",") {
+		preference, _, _ = strings.Cut(preference, ";")
+		name, value, _ := strings.Cut(preference, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
 		}
+		n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 16)
+		if err != nil {
+			return 0
+		}
+		return min(time.Duration(n)*time.Second, MaxWait)
 	}
 	return 0
 }
