@@ -27,6 +27,17 @@ type call struct {
 	hold   time.Duration // how long the server was asked to hold the answer back
 }
 
+// holdFor asks the server to hold the answer back (RFC 7240 4.3), in whole seconds.
+func (c *call) holdFor(d time.Duration) {
+	if n := int(d / time.Second); n > 0 {
+		c.hold = time.Duration(n) * time.Second
+		if c.header == nil {
+			c.header = http.Header{}
+		}
+		c.header.Set("Prefer", "wait="+strconv.Itoa(n))
+	}
+}
+
 // Do makes one call of the HTTP API: path such as "/v1/queue", in the body as JSON
 // (nil: none), out where the answer goes (nil: dropped). It is what the other methods
 // are made of, and reaches what has no method here. A refusal is a [*Problem].

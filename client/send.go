@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
@@ -35,15 +34,12 @@ func (c *Client) send(ctx context.Context, m Message, wait time.Duration) (Recei
 		key = "auto-" + rand.Text()
 	}
 	m.IdempotencyKey = "" // it goes as a header, through both doors
-	header := http.Header{}
-	if wait > 0 {
-		header.Set("Prefer", "wait="+strconv.Itoa(int(wait/time.Second)))
-	}
-	call := call{verb: "send", method: http.MethodPost, path: "/v1/messages", header: header, safe: true, hold: wait}
+	call := call{verb: "send", method: http.MethodPost, path: "/v1/messages", header: http.Header{}, safe: true}
+	call.holdFor(wait)
 	if c.request != nil {
-		header["Nats-Msg-Id"] = []string{key}
+		call.header["Nats-Msg-Id"] = []string{key}
 	} else {
-		header.Set("Idempotency-Key", key)
+		call.header.Set("Idempotency-Key", key)
 	}
 	if err := c.do(ctx, call, m, &r); err != nil {
 		return Receipt{}, err
@@ -71,8 +67,9 @@ func (c *Client) Validate(ctx context.Context, m Message) (v Validation, err err
 	return v, err
 }
 
-// Cancel ends a message that is not handed over yet, by its id or reference. One that
-// has ended is a Problem: see [IsEnded].
+// Cancel ends a message that is not handed over yet, by its id or reference. The reason
+// is required: support reads it in the message's story. A message that has ended is a
+// Problem: see [IsEnded]. Over HTTP, the token needs the scope "act".
 func (c *Client) Cancel(ctx context.Context, idOrRef, reason string) error {
 	call := call{
 		verb: "cancel", method: http.MethodPost,
@@ -81,11 +78,11 @@ func (c *Client) Cancel(ctx context.Context, idOrRef, reason string) error {
 	if c.request != nil {
 		return c.do(ctx, call, struct {
 			Message string `json:"message"`
-			Reason  string `json:"reason,omitempty"`
+			Reason  string `json:"reason"`
 		}{idOrRef, reason}, nil)
 	}
 	return c.do(ctx, call, struct {
-		Reason string `json:"reason,omitempty"`
+		Reason string `json:"reason"`
 	}{reason}, nil)
 }
 

@@ -25,32 +25,46 @@ type Status struct {
 }
 
 // Get returns where a message stands, by its id or reference. HTTP only.
-func (c *Client) Get(ctx context.Context, idOrRef string) (s Status, err error) {
-	var raw json.RawMessage
-	if err := c.Do(ctx, http.MethodGet, "/v1/messages/"+url.PathEscape(idOrRef), nil, nil, &raw); err != nil {
+func (c *Client) Get(ctx context.Context, idOrRef string) (Status, error) {
+	return c.get(ctx, idOrRef, 0)
+}
+
+func (c *Client) get(ctx context.Context, idOrRef string, hold time.Duration) (s Status, err error) {
+	call := call{method: http.MethodGet, path: "/v1/messages/" + url.PathEscape(idOrRef), safe: true}
+	call.holdFor(hold)
+	if err := c.do(ctx, call, nil, &s.Raw); err != nil {
 		return Status{}, err
 	}
-	if err := decode(raw, &s); err != nil {
-		return Status{}, err
+	if decode(s.Raw, &s) != nil || s.ID == "" {
+		return Status{}, &wayError{call, errNotOurs}
 	}
-	s.Raw = raw
 	return s, nil
 }
 
+// longestHold is how long Wait has deliverd hold an answer back at a time: less than
+// proxies think an answer may take.
+const longestHold = 30 * time.Second
+
 // Wait asks until a message has ended or ctx has, and returns where it stood when last
-// asked, in the second case with an error. "Ended" is a terminal state: accepted
-// by the recipient's server, refused, expired, superseded, cancelled or suppressed.
-// HTTP only.
+// asked, in the second case with an error. "Ended" is a terminal state: accepted by
+// the recipient's server, refused, expired, superseded, cancelled or suppressed. An
+// end is known at once, as deliverd holds its answers back until there is one. HTTP
+// only.
 func (c *Client) Wait(ctx context.Context, idOrRef string) (Status, error) {
 	var last Status
 	for pause := firstWait; ; pause = min(pause*3/2, longestWait) {
-		s, err := c.Get(ctx, idOrRef)
+		hold := longestHold
+		if deadline, ok := ctx.Deadline(); ok {
+			hold = min(hold, time.Until(deadline)-time.Second) // the answer has to come in time
+		}
+		s, err := c.get(ctx, idOrRef, hold)
 		if err != nil {
 			return last, err
 		}
 		if last = s; last.State.Terminal() || last.State == mail.StateReturned || last.State == mail.StateComplained {
 			return last, nil
 		}
+		// A server that holds nothing back must not be asked without pause.
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

@@ -90,7 +90,7 @@ func TestClientAtBothDoors(t *testing.T) {
 	// Cancelling over HTTP is the console's; it comes to the same function.
 	doors.HandleFunc("POST /v1/messages/{name}/cancel", func(w http.ResponseWriter, r *http.Request) {
 		id := mail.ID(r.PathValue("name"))
-		if _, err := in.Cancel(r.Context(), intake.Caller{Tenants: []string{"4711"}}, intake.Name{ID: id}, ""); err != nil {
+		if _, err := in.Cancel(r.Context(), intake.Caller{Tenants: []string{"4711"}}, intake.Name{ID: id}, "left"); err != nil {
 			t.Error(err)
 		}
 		fmt.Fprint(w, "{}")

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"strings"
@@ -164,6 +165,33 @@ func TestCanaryInAnswers(t *testing.T) {
 					t.Errorf("%s: %s", body, answer)
 				}
 			}
+		}
+	}
+}
+
+// BenchmarkDoor is a request's whole way through the HTTP door but for the network and
+// the queue.
+func BenchmarkDoor(b *testing.B) {
+	in, _ := build(b, preparer(b), func(o *Options) {
+		o.Limits = Limits{Tenant: Limit{Burst: -1}, Recipient: Limit{Burst: -1}, Address: Limit{Burst: -1}}
+		o.Enqueue = func(_ context.Context, m *mail.Message, _ [32]byte) (mail.Receipt, error) {
+			return mail.Receipt{ID: m.ID, Ref: m.Ref, State: mail.StateQueued}, nil
+		}
+	})
+	h := mux(in)
+	b.ReportAllocs()
+	for b.Loop() {
+		if w := post(h, "/v1/messages", good); w.Code != 202 {
+			b.Fatal(w.Body)
+		}
+	}
+}
+
+func BenchmarkDecode(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Decode([]byte(good)); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -64,10 +64,14 @@ func (in *Intake) find(ctx context.Context, c Caller, n Name, field string) (*ma
 // maxReason bounds a reason in bytes: some sentences.
 const maxReason = 500
 
-// Cancel ends an open message of the caller's. An error is always a *mail.Problem.
+// Cancel ends an open message of the caller's. The reason is for whoever reads the
+// message's story later. An error is always a *mail.Problem.
 func (in *Intake) Cancel(ctx context.Context, c Caller, n Name, reason string) (mail.Receipt, error) {
 	if len(reason) > maxReason || strings.ContainsFunc(reason, unicode.IsControl) || !utf8.ValidString(reason) {
 		return mail.Receipt{}, invalid("reason", "A reason is one line of at most 500 bytes.")
+	}
+	if strings.TrimSpace(reason) == "" {
+		return mail.Receipt{}, invalid("reason", "Say why, in some words: support reads it.")
 	}
 	m, err := in.find(ctx, c, n, "message")
 	if err != nil {

@@ -127,9 +127,10 @@ func TestHandleCancel(t *testing.T) {
 		status     int // 0: done
 	}{
 		{"by id", `{"message":"` + string(r.ID) + `","reason":"left the company"}`, 0},
-		{"by ref", `{"ref":"` + string(r.Ref) + `"}`, 0},
+		{"by ref", `{"ref":"` + string(r.Ref) + `","reason":"left"}`, 0},
+		{"no reason", `{"ref":"` + string(r.Ref) + `","reason":" "}`, 400},
 		{"no message", `{"reason":"x"}`, 400},
-		{"unknown", `{"ref":"0000-0000"}`, 404},
+		{"unknown", `{"ref":"0000-0000","reason":"x"}`, 404},
 		{"two lines", `{"ref":"` + string(r.Ref) + `","reason":"a\nb"}`, 400},
 		{"a book", `{"ref":"` + string(r.Ref) + `","reason":"` + strings.Repeat("x", 501) + `"}`, 400},
 	} {
@@ -144,7 +145,7 @@ func TestHandleCancel(t *testing.T) {
 	}
 	ended := &mail.Problem{Type: mail.ProblemAlreadyEnded, Title: "It has ended", Status: 409}
 	in.opts.Cancel = func(context.Context, mail.ID, string, string) error { return ended }
-	if a := decodeAs[natsAnswer](t, in.HandleCancel(t.Context(), "login", []byte(`{"ref":"`+string(r.Ref)+`"}`))); a.Problem == nil || a.Problem.Type != ended.Type {
+	if a := decodeAs[natsAnswer](t, in.HandleCancel(t.Context(), "login", []byte(`{"ref":"`+string(r.Ref)+`","reason":"x"}`))); a.Problem == nil || a.Problem.Type != ended.Type {
 		t.Errorf("ended: %+v", a)
 	}
 }
