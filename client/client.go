@@ -93,7 +93,7 @@ type Requester func(ctx context.Context, subject string, header map[string][]str
 // OverNATS makes a client that asks through request, as source: the name under which
 // your service is known to deliverd and allowed to publish, e.g. "login". Send,
 // SendAndWait, Cancel and Outcome work so; the other methods need HTTP and return an
-// error that is [errors.ErrUnsupported].
+// error that is [errors.ErrUnsupported]. An error of request is passed on as it is.
 func OverNATS(request Requester, source string, opts ...Option) (*Client, error) {
 	if request == nil || source == "" {
 		return nil, errors.New("deliverd: OverNATS needs a way to make requests, and the name of the source")

@@ -179,7 +179,7 @@ func (c *Client) roundTrip(ctx context.Context, call call, body []byte) (*http.R
 }
 
 const (
-	maxAnswer  = 32 << 20 // bytes; a page of people has some 100 KiB
+	maxAnswer  = 32 << 20 // bytes; lists come in pages
 	maxProblem = 64 << 10
 )
 

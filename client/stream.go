@@ -104,7 +104,8 @@ func (s *stream) follow(ctx context.Context, yield func(StreamEvent, error) bool
 
 var errNoStream = errors.New("deliverd: the answer is no event stream: is there a proxy in between?")
 
-// maxLine bounds a line of a stream; an event has 1 to 8 KiB.
+// maxLine bounds a line of a stream and the data of an event, in bytes: an event holds
+// one message's evidence, which is bounded, and no mail.
 const maxLine = 1 << 20
 
 // maxRetry bounds the wait that a stream may ask for before it is followed again.

@@ -11,8 +11,8 @@ import (
 	"github.com/deliverd/deliverd/mail"
 )
 
-// MaxBody is the largest request in bytes. A mail that people wait for has a link
-// or a code in it; the largest seen in practice has 3 KiB.
+// MaxBody is the largest request in bytes: twice what package mail takes as data, for
+// the rest of the request and for escapes.
 const MaxBody = 64 << 10
 
 // Decode reads the body of a send request. It is strict, because what is guessed

@@ -6,14 +6,14 @@
 //
 // What Submit does, in this order:
 //
-//  1. tenant    the caller may speak for it, or the answer is "not found"
-//  2. key       the idempotency key is one that can be kept
-//  3. load      the tenant's rate; before any work is done for the request
-//  4. prepare   addresses, kind, template and variables, by package mail
-//  5. suppress  an address known not to take mail is answered at once, with why
-//  6. flood     the recipient's rates; a retry of the same request is not counted
-//  7. advise    warnings that only the network knows, from memory, bounded in time
-//  8. enqueue   nil from the queue means that the message is safe (law 1)
+//  1. tenant: the caller may speak for it, or the answer is "not found"
+//  2. key: the idempotency key is one that can be kept
+//  3. load: the tenant's rate; before any work is done for the request
+//  4. prepare: addresses, kind, template and variables, by package mail
+//  5. suppress: an address known not to take mail is answered at once, with why
+//  6. flood: the recipient's rates; a retry of the same request is not counted
+//  7. advise: warnings that only the network knows, from memory, bounded in time
+//  8. enqueue: nil from the queue means that the message is safe (law 1)
 //
 // What may be assumed: a refusal is always a *mail.Problem, and no part of it
 // repeats a value of the request, because values may be secrets; the decoder's
