@@ -34,8 +34,17 @@ type keyEntry struct {
 // latestEntry is what DELIVERD_LATEST holds of a supersede key.
 type latestEntry struct {
 	ID    mail.ID   `json:"id"`
+	At    time.Time `json:"at"` // its QueuedAt: ids of one millisecond are in no order
 	Shard int       `json:"shard"`
 	Until time.Time `json:"until"` // when no older message can be alive any more
+}
+
+// newerThan orders messages with one supersede key.
+func (l *latestEntry) newerThan(m *mail.Message) bool {
+	if c := l.At.Compare(m.QueuedAt); c != 0 {
+		return c > 0
+	}
+	return l.ID > m.ID
 }
 
 // Enqueue takes a message. Nil means that it is safe (law 1): its record is durable,
@@ -204,7 +213,11 @@ func (q *Queue) enter(ctx context.Context, r *record, shard int) (won *keyEntry,
 	if err = errors.Join(err, raiseErr); err != nil || won != nil {
 		return won, err
 	}
-	if older != nil {
+	switch {
+	case older == nil:
+	case older.newerThan(m):
+		q.enters.supersede(m.ID) // late by the blink of an eye
+	default:
 		q.supersede(*older, m.ID)
 	}
 	return nil, nil
@@ -238,22 +251,23 @@ func (q *Queue) claim(ctx context.Context, m *mail.Message, hash string) (*keyEn
 }
 
 // raise makes m the newest of its supersede key unless a newer one is there. It
-// returns what was there before and, if it wrote, the revision.
-func (q *Queue) raise(ctx context.Context, m *mail.Message, shard int) (older *latestEntry, rev uint64, err error) {
+// returns the message that was there, unless it is m, and, if it wrote, the revision.
+func (q *Queue) raise(ctx context.Context, m *mail.Message, shard int) (other *latestEntry, rev uint64, err error) {
 	key := hashKey(m.SupersedeKey)
 	for {
 		have, at, err := q.latest(ctx, m.SupersedeKey)
 		if err != nil {
 			return nil, 0, err
 		}
-		mine := latestEntry{ID: m.ID, Shard: shard, Until: m.ExpiresAt.Add(latestAfter)}
-		if have != nil {
-			if have.ID >= m.ID { // ids sort by time
-				return nil, 0, nil
-			}
-			if have.Until.After(mine.Until) {
-				mine.Until = have.Until
-			}
+		mine := latestEntry{ID: m.ID, At: m.QueuedAt, Shard: shard, Until: m.ExpiresAt.Add(latestAfter)}
+		switch {
+		case have == nil:
+		case have.ID == m.ID:
+			return nil, 0, nil
+		case have.newerThan(m):
+			return have, 0, nil
+		case have.Until.After(mine.Until):
+			mine.Until = have.Until
 		}
 		b, err := json.Marshal(mine)
 		if err != nil {

@@ -48,6 +48,20 @@ func (q *Queue) LastSeq(ctx context.Context) (uint64, error) {
 	return st.CachedInfo().State.LastSeq, nil
 }
 
+// Bounds are the places of the oldest and the newest event that the log holds, 0 and
+// 0 for an empty log.
+func (q *Queue) Bounds(ctx context.Context) (first, last uint64, err error) {
+	st, err := q.store.js.Stream(ctx, eventStream)
+	if err != nil {
+		return 0, 0, fmt.Errorf("event log: %w", err)
+	}
+	s := st.CachedInfo().State
+	if s.Msgs == 0 {
+		return 0, 0, nil
+	}
+	return s.FirstSeq, s.LastSeq, nil
+}
+
 // Events replays the log from after a place and then follows it until ctx ends or the
 // loop is left. It survives the server's restarts: an error that it yields says that
 // one event could not be read, or, at last, why it ended; what is good comes once and

@@ -181,7 +181,7 @@ func (h *hand) newer(ctx context.Context) (mail.ID, error) {
 		return "", nil
 	}
 	l, rev, err := h.q.latest(ctx, m.SupersedeKey)
-	if err != nil || l == nil || l.ID <= m.ID {
+	if err != nil || l == nil || !l.newerThan(m) {
 		return "", err
 	}
 	real, err := h.q.accepted(ctx, *l)
@@ -189,7 +189,7 @@ func (h *hand) newer(ctx context.Context) (mail.ID, error) {
 		return "", err
 	}
 	if !real {
-		h.q.lower(ctx, m, rev, &latestEntry{ID: m.ID, Shard: h.sh.n, Until: l.Until})
+		h.q.lower(ctx, m, rev, &latestEntry{ID: m.ID, At: m.QueuedAt, Shard: h.sh.n, Until: l.Until})
 		return "", nil
 	}
 	return l.ID, nil
