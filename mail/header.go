@@ -118,15 +118,15 @@ func longestWord(s string) int {
 }
 
 // appendEncodedWords writes text as encoded words of at most 75 characters that each
-// hold whole characters (RFC 2047 2 and 5), in the shorter of the two encodings: Q for
-// Latin scripts, B for others.
+// hold whole characters (RFC 2047 2 and 5): in Q, which people can read in a log, unless
+// it is half as long again as B, as for scripts other than Latin.
 func appendEncodedWords(b []byte, col int, text string) ([]byte, int) {
 	text = strings.ToValidUTF8(text, "\ufffd")
 	q, base64Size := 0, base64.StdEncoding.EncodedLen(len(text))
 	for i := range len(text) {
 		q += qLen(text[i])
 	}
-	useQ := q <= base64Size
+	useQ := 2*q <= 3*base64Size
 	const frame = len(" =?utf-8?q??=")
 	for text != "" {
 		room := min(maxLine, 75+1) - col - frame
