@@ -141,7 +141,7 @@ func (s *site) foreignTenant(t *testing.T, route Route, path, body string) {
 		if got != 404 {
 			t.Errorf("bound to another tenant: %d, want 404: %s", got, answer)
 		}
-	case got != 200 || strings.Contains(answer, "nordlys") || strings.Contains(answer, "04711"):
+	case got != 200 || strings.Contains(answer, "@nordlys") || strings.Contains(answer, "04711"):
 		t.Errorf("bound to another tenant: %d: %s", got, answer)
 	}
 	if acts := s.backend.noted(); len(acts) != 0 {
