@@ -174,12 +174,20 @@ func relaxedBody(body []byte) []byte {
 
 // appendReduced appends line with each run of blanks as one space.
 func appendReduced(out, line []byte) []byte {
-	for {
-		i := bytes.IndexAny(line, " \t")
-		if i < 0 {
-			return append(out, line...)
-		}
-		out = append(append(out, line[:i]...), ' ')
-		line = bytes.TrimLeft(line[i:], " \t")
+	if bytes.IndexByte(line, '\t') < 0 && !bytes.Contains(line, []byte("  ")) {
+		return append(out, line...) // as nearly all lines are
 	}
+	blank := false
+	for _, c := range line {
+		if c == ' ' || c == '\t' {
+			blank = true
+			continue
+		}
+		if blank {
+			out = append(out, ' ')
+		}
+		blank = false
+		out = append(out, c)
+	}
+	return out
 }

@@ -50,9 +50,6 @@ type Options struct {
 	// own, rather than send it unsigned.
 	RequireDKIM bool
 	Plan        Planner
-	// Provider names the provider that an MX host belongs to, "" if it is not known.
-	// Nil: never known.
-	Provider func(host string) string
 
 	// Dial opens connections; network is "tcp4" or "tcp6". Nil: a net.Dialer bound to
 	// Sources.
@@ -144,8 +141,7 @@ func (d *Deliverer) Attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 	started := time.Now()
 	o := d.attempt(ctx, a)
 	o.Evidence.StartedAt, o.Evidence.Took = started.UTC(), time.Since(started)
-	scrub(&o.Evidence, &a.Message)
-	o.Local = a.Message.Scrub(o.Local)
+	scrub(&o, &a.Message)
 	d.logAttempt(ctx, a, &o)
 	return o
 }

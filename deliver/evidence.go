@@ -2,7 +2,9 @@ package deliver
 
 import (
 	"regexp"
+	"strings"
 
+	"github.com/deliverd/deliverd/bounces"
 	"github.com/deliverd/deliverd/mail"
 )
 
@@ -30,6 +32,9 @@ func (t *tries) handedOver(c *conn, said mail.Reply, reused bool) mail.Evidence 
 		Provider: t.plan.Provider, Host: c.target.host, IP: c.target.addr.Addr().String(), Stage: mail.StageDot,
 		Reply: &said, QueueID: queueID(said.Text), TLS: c.tls, Reused: reused, Bytes: t.bytes,
 	}
+	if e.Provider == "" {
+		e.Provider = bounces.Classify(bounces.Said{Reply: said, Stage: e.Stage, Host: e.Host}).Provider
+	}
 	for _, g := range t.failed[:min(len(t.failed), maxTries)] {
 		e.Tries = append(e.Tries, g.try())
 	}
@@ -38,25 +43,46 @@ func (t *tries) handedOver(c *conn, said mail.Reply, reused bool) mail.Evidence 
 
 // scrub blanks whatever of the message's secrets a server put into its words:
 // content filters answer with the link that they didn't like.
-func scrub(e *mail.Evidence, m *mail.Message) {
-	e.Error = m.Scrub(e.Error)
-	e.QueueID = m.Scrub(e.QueueID)
-	scrubReply(e.Reply, m)
+func scrub(o *mail.Outcome, m *mail.Message) {
+	e := &o.Evidence
+	o.Local = scrubText(o.Local, m)
+	e.Error = scrubText(e.Error, m)
+	e.QueueID = scrubText(e.QueueID, m)
+	e.Reply = scrubReply(e.Reply, m)
 	for i := range e.Tries {
-		e.Tries[i].Error = m.Scrub(e.Tries[i].Error)
-		scrubReply(e.Tries[i].Reply, m)
+		e.Tries[i].Error = scrubText(e.Tries[i].Error, m)
+		e.Tries[i].Reply = scrubReply(e.Tries[i].Reply, m)
 	}
 	if e.TLS != nil && e.TLS.Problem != "" {
-		clean := *e.TLS // the connection's own
-		clean.Problem = m.Scrub(clean.Problem)
+		clean := *e.TLS // the other one is the connection's
+		clean.Problem = scrubText(clean.Problem, m)
 		e.TLS = &clean
 	}
 }
 
-func scrubReply(r *mail.Reply, m *mail.Message) {
-	if r != nil {
-		r.Text = m.Scrub(r.Text)
+func scrubReply(r *mail.Reply, m *mail.Message) *mail.Reply {
+	if r == nil {
+		return nil
 	}
+	return &mail.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: scrubText(r.Text, m)}
+}
+
+// scrubText also finds a secret that the lines of a reply cut in two, by looking
+// again without the blanks that joined them; there is no telling then which of the
+// words are its parts.
+func scrubText(s string, m *mail.Message) string {
+	if s == "" {
+		return ""
+	}
+	clean := m.Scrub(s)
+	if !strings.Contains(s, " ") {
+		return clean
+	}
+	joined := m.Scrub(strings.ReplaceAll(s, " ", ""))
+	if strings.Count(joined, mail.Blank) > strings.Count(clean, mail.Blank) {
+		return mail.Blank
+	}
+	return clean
 }
 
 // The ways in which servers name what they took, so that their administrator can

@@ -176,9 +176,8 @@ func cleanText(s string) string {
 		case c == utf8.RuneError && n <= 1, !unicode.IsGraphic(c):
 			piece = escapeBytes(piece)
 		}
-		if b.Len()+len(piece) > maxReplyText-len("…") {
-			b.WriteString("…")
-			break
+		if b.Len()+len(piece) > maxReplyText {
+			break // without a mark: scrubbing looks for a secret that the end cuts off
 		}
 		b.WriteString(piece)
 	}

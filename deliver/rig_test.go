@@ -98,6 +98,9 @@ func (l testLog) Write(b []byte) (int, error) {
 			l.t.Errorf("the log line has control bytes: %q", line)
 		}
 	}
+	if strings.Contains(line, "tok3n") {
+		l.t.Errorf("the log line has the secret: %q", line)
+	}
 	if strings.Contains(line, "begins with a dot") {
 		l.t.Errorf("the log line has the body: %q", line)
 	}

@@ -2,7 +2,7 @@ package deliver
 
 import (
 	"bytes"
-	"fmt"
+	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
@@ -173,22 +173,36 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
-// No secret that a server echoes stays in the outcome or the log.
+// No secret that a server echoes stays in the outcome or the log, however it is cut.
 func TestSecretsAreScrubbed(t *testing.T) {
 	t.Parallel()
-	const secret = "https://login.acme.example/i/tok3nThatIsLong"
-	f := fault{scripts: only(hi + envelopeOK + "S: 554 5.7.1 we don't like " + secret + "\n" + bye),
-		change: func(_ *Options, _ *Plan, a *mail.Attempt) {
-			a.Message.Data = map[string]any{"link": secret}
-			a.Message.Secrets = []string{"link"}
-		},
-		state: mail.StateRefused, cause: "*", text: "we don't like",
-		check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
-			if s := fmt.Sprintf("%+v %s", o.Evidence, o.Evidence.Reply.Text); strings.Contains(s, "tok3n") {
-				t.Errorf("the link is in %s", s)
-			}
-		}}
-	f.run(t)
+	const link = "https://login.acme.example/i/tok3nThatIsLong"
+	for name, says := range map[string]string{
+		"whole":               "S: 554 5.7.1 rejected because of " + link + " in it\n",
+		"the token alone":     "S: 554 5.7.1 rejected tok3nThatIsLong\n",
+		"cut by the line":     "S: 554-5.7.1 rejected https://login.acme.example/i/tok3nTh\nS: 554 5.7.1 atIsLong\n",
+		"cut by the text end": "S: 554-" + strings.Repeat("x", maxReplyText-len(" rejected tok3nThatI")) + "\nS: 554 rejected tok3nThatIsLong\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := fault{scripts: map[string][]string{mx1: {"S: 450 busy " + link + "\n" + bye}, mx2: {hi + envelopeOK + says + bye}},
+				change: func(_ *Options, _ *Plan, a *mail.Attempt) {
+					a.Message.Data = map[string]any{"link": link}
+					a.Message.Secrets = []string{"link"}
+				},
+				state: mail.StateRefused, cause: "*", stage: mail.StageDot,
+				check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
+					s, err := json.Marshal(o.Evidence)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if strings.Contains(string(s), "tok3n") || strings.Contains(string(s), "atIsLong") {
+						t.Errorf("the link is in %s", s)
+					}
+				}}
+			f.run(t)
+		})
+	}
 }
 
 func BenchmarkAttempt(b *testing.B) {

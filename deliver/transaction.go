@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -49,27 +50,18 @@ const (
 )
 
 // wireForm doubles the dots that begin a line (RFC 5321 4.5.2) and appends the final
-// one. message consists of lines ended by CRLF.
+// one. message consists of lines ended by CRLF, and is not changed.
 func wireForm(message []byte) []byte {
-	var dots int
-	if bytes.HasPrefix(message, []byte(".")) {
-		dots++
+	if !bytes.HasPrefix(message, []byte(".")) && !bytes.Contains(message, []byte("\n.")) {
+		return slices.Concat(message, []byte(".\r\n"))
 	}
-	dots += bytes.Count(message, []byte("\r\n."))
-	out := make([]byte, 0, len(message)+dots+len(".\r\n"))
-	for dots > 0 && len(message) > 0 {
-		if message[0] == '.' {
+	out := make([]byte, 0, len(message)+len(message)/64+len(".\r\n"))
+	for line := range bytes.Lines(message) {
+		if line[0] == '.' {
 			out = append(out, '.')
-			dots--
 		}
-		end := bytes.Index(message, []byte("\r\n.")) + len("\r\n")
-		if end < len("\r\n") {
-			break
-		}
-		out = append(out, message[:end]...)
-		message = message[end:]
+		out = append(out, line...)
 	}
-	out = append(out, message...)
 	return append(out, ".\r\n"...)
 }
 

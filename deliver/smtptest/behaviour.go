@@ -1,6 +1,7 @@
 package smtptest
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -74,28 +75,39 @@ func ParseBehaviour(s string) (Behaviour, error) {
 	b := Behaviour{Stage: StageRcpt}
 	words := strings.Fields(s)
 	if n := len(words); n >= 2 && words[n-2] == "at" {
-		b.Stage = Stage(words[n-1])
-		words = words[:n-2]
-	}
-	if b.Stage != StageRcpt && b.Stage != StageData && b.Stage != StageDot {
-		return b, fmt.Errorf("no such stage: %q; use rcpt, data or dot", b.Stage)
+		switch stage := Stage(words[n-1]); stage {
+		case StageRcpt, StageData, StageDot: // anything else may be a reply's text
+			b.Stage = stage
+			words = words[:n-2]
+		}
 	}
 	if len(words) == 0 {
-		return b, fmt.Errorf("no behaviour: use accept, greylist N, refuse REPLY, delay TIME, stall, vanish or lose")
+		return Behaviour{}, fmt.Errorf("behaviour %q: %w", s, errBehaviour)
 	}
-	var err error
 	rest := strings.Join(words[1:], " ")
-	switch words[0] {
-	case "accept":
+	if err := b.parse(words[0], rest); err != nil {
+		return Behaviour{}, fmt.Errorf("behaviour %q: %w", s, err)
+	}
+	return b, nil
+}
+
+var errBehaviour = errors.New("use accept, greylist N, refuse REPLY, delay TIME, stall, vanish or lose, and after it: at rcpt, at data or at dot")
+
+func (b *Behaviour) parse(what, rest string) (err error) {
+	switch what {
 	case "greylist":
 		b.Greylist, err = strconv.Atoi(rest)
+		return err
 	case "refuse":
 		b.Reply = rest
 		if !validReply(rest) {
-			err = fmt.Errorf("a reply begins with a code from 400 to 599")
+			return errors.New("a reply begins with a code from 400 to 599")
 		}
+		return nil
 	case "delay":
 		b.Delay, err = time.ParseDuration(rest)
+		return err
+	case "accept":
 	case "stall":
 		b.Stall = true
 	case "vanish":
@@ -103,12 +115,12 @@ func ParseBehaviour(s string) (Behaviour, error) {
 	case "lose":
 		b.Lose, b.Stage = true, StageDot
 	default:
-		err = fmt.Errorf("use accept, greylist N, refuse REPLY, delay TIME, stall, vanish or lose")
+		return errBehaviour
 	}
-	if err != nil {
-		return Behaviour{}, fmt.Errorf("behaviour %q: %w", s, err)
+	if rest != "" {
+		return errBehaviour
 	}
-	return b, nil
+	return nil
 }
 
 func validReply(s string) bool {
