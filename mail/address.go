@@ -52,6 +52,8 @@ func ParseAddress(s string) (Address, error) {
 		return "", errors.New("the part before the @ is in quotes; only plain addresses are taken")
 	case strings.ContainsAny(s, "<>(),;:\""):
 		return "", errors.New("the address holds a name, a comment or punctuation; give the plain address alone")
+	case strings.ContainsFunc(s, unicode.IsSpace):
+		return "", errors.New("the address holds a space")
 	case strings.IndexByte(s, '@') != at:
 		return "", errors.New("the address has more than one @")
 	}
@@ -85,8 +87,6 @@ func checkCharacters(s string) error {
 		switch {
 		case unicode.IsControl(r), r == '\u2028', r == '\u2029':
 			return errors.New("the address holds a control character or a line break")
-		case unicode.IsSpace(r):
-			return errors.New("the address holds a space")
 		case unicode.Is(unicode.Bidi_Control, r):
 			return errors.New("the address holds an invisible character that changes the direction of the text")
 		}
