@@ -1,6 +1,7 @@
 package dnscheck
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -205,4 +206,116 @@ func TestConformanceSPFExtra(t *testing.T) {
 	if passed < 14 {
 		t.Errorf("%d of %d pass", passed, passed+failed)
 	}
+}
+
+// dmarcVectors is the shape of the shared DMARC examples.
+type dmarcVectors struct {
+	Parse []struct {
+		Record   string
+		IsDMARC  bool `json:"is_dmarc"`
+		Policy   *string
+		Tags     map[string]string
+		Findings []string
+		Note     string
+		Valid    bool `json:"rfc7489_valid"`
+	}
+	Walk []struct {
+		Desc, Author string
+		TXT          map[string]any
+		Expect       struct {
+			PolicyDomain string `json:"policy_domain"`
+			Org          string
+			Policy       *string
+			Queries      []string
+		}
+	}
+}
+
+func TestConformanceDMARC(t *testing.T) {
+	t.Parallel()
+	var vectors dmarcVectors
+	if err := json.Unmarshal(shared(t, "dmarc-vectors.json"), &vectors); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vectors.Parse {
+		text := strings.TrimLeft(v.Record, " \t")
+		if isDMARC(text) != v.IsDMARC {
+			t.Errorf("%q: is DMARC %v", v.Record, !v.IsDMARC)
+			continue
+		}
+		if valid7489(v.Record) != v.Valid {
+			t.Errorf("%q: valid by RFC 7489 %v (%s)", v.Record, !v.Valid, v.Note)
+		}
+		if !v.IsDMARC {
+			continue
+		}
+		d := parseDMARC(text)
+		want := ""
+		if v.Policy != nil {
+			want = *v.Policy
+		}
+		var codes []string
+		for _, f := range d.faults {
+			codes = append(codes, f.code)
+		}
+		if d.policy(false, true) != want || !slices.Equal(slices.Compact(codes), slices.Compact(v.Findings)) && len(codes)+len(v.Findings) > 0 {
+			t.Errorf("%q: policy %q, findings %v; want %q, %v (%s)", v.Record, d.policy(false, true), codes, want, v.Findings, v.Note)
+		}
+		tags := map[string]string{"adkim": d.adkim, "aspf": d.aspf, "psd": d.psd, "sp": d.sp, "np": d.np, "t": "n"}
+		if d.test {
+			tags["t"] = "y"
+		}
+		for tag, value := range v.Tags {
+			if tags[tag] != value {
+				t.Errorf("%q: %s=%s, want %s", v.Record, tag, tags[tag], value)
+			}
+		}
+	}
+	for _, v := range vectors.Walk {
+		synctest.Test(t, func(t *testing.T) {
+			var text strings.Builder
+			var faults []dnstest.Fault
+			exists := false
+			for name, value := range v.TXT {
+				switch value := value.(type) {
+				case string:
+					if value == "SERVFAIL" {
+						faults = append(faults, dnstest.Fault{Name: name, Do: dnstest.Servfail})
+						continue
+					}
+					fmt.Fprintf(&text, "%s. TXT %q\n", name, value)
+				case []any:
+					for _, one := range value {
+						if name == "exists" {
+							exists = exists || underOrEqual(one.(string), v.Author)
+						} else {
+							fmt.Fprintf(&text, "%s. TXT %q\n", name, one)
+						}
+					}
+				}
+			}
+			s := zone(t, text.String(), faults...)
+			r := inMemory(t, ResolverOptions{}, s)
+			got := discoverDMARC(t.Context(), r, v.Author, exists)
+			want, policy := "", got.policy
+			if v.Expect.Policy != nil {
+				want = *v.Expect.Policy
+			}
+			if got.err != nil {
+				policy = "temperror"
+			}
+			if policy != want || v.Expect.PolicyDomain != "" && got.location != v.Expect.PolicyDomain || v.Expect.Org != "" && got.org != v.Expect.Org {
+				t.Errorf("%s: policy %q of %q, organization %q; want %+v", v.Desc, policy, got.location, got.org, v.Expect)
+			}
+			for _, name := range v.Expect.Queries {
+				if s.Asked(name, "TXT") != 1 {
+					t.Errorf("%s: %s asked %d times", v.Desc, name, s.Asked(name, "TXT"))
+				}
+			}
+			if len(v.Expect.Queries) > 0 && s.Queries() != len(v.Expect.Queries) {
+				t.Errorf("%s: %d queries", v.Desc, s.Queries())
+			}
+		})
+	}
+	t.Logf("%d records, %d walks", len(vectors.Parse), len(vectors.Walk))
 }

@@ -79,7 +79,7 @@ func (r *Resolver) Route(ctx context.Context, domain string) (Route, error) {
 	}
 	var wg sync.WaitGroup
 	for i := range route.Hosts {
-		wg.Go(func() { r.locate(ctx, &route.Hosts[i]) })
+		wg.Go(func() { locate(ctx, r, &route.Hosts[i], r.options.Private) })
 	}
 	wg.Wait()
 	return route, route.usable()
@@ -103,7 +103,7 @@ func exchangers(list []MX) []Host {
 }
 
 // locate fills in a host's addresses, both families at once.
-func (r *Resolver) locate(ctx context.Context, h *Host) {
+func locate(ctx context.Context, dns lookups, h *Host, private bool) {
 	if _, err := netip.ParseAddr(h.Name); err == nil {
 		h.Err = &Error{Kind: NoAddress, Domain: h.Name, Type: "A", Err: errors.New("an exchanger has to be a name, not an address (RFC 5321 5.1)")}
 		return
@@ -111,25 +111,25 @@ func (r *Resolver) locate(ctx context.Context, h *Host) {
 	var v4, v6 Records[netip.Addr]
 	var err4, err6 error
 	var wg sync.WaitGroup
-	wg.Go(func() { v6, err6 = r.AAAA(ctx, h.Name) })
-	v4, err4 = r.A(ctx, h.Name)
+	wg.Go(func() { v6, err6 = dns.AAAA(ctx, h.Name) })
+	v4, err4 = dns.A(ctx, h.Name)
 	wg.Wait()
 	h.AD = v4.AD && v6.AD
 	h.Aliases = v4.Aliases
 	if len(h.Aliases) == 0 {
 		h.Aliases = v6.Aliases
 	}
-	h.Addrs = interleave(r.permitted(v6.List, h), r.permitted(v4.List, h))
+	h.Addrs = interleave(h.permitted(v6.List, private), h.permitted(v4.List, private))
 	h.Err = hostError(h, err4, err6)
 }
 
 // permitted returns those of addrs that mail may go to, in random order, and
 // notes the others.
-func (r *Resolver) permitted(addrs []netip.Addr, h *Host) []netip.Addr {
+func (h *Host) permitted(addrs []netip.Addr, private bool) []netip.Addr {
 	var keep []netip.Addr
 	for _, addr := range addrs {
 		switch {
-		case r.options.Private || Routable(addr):
+		case private || Routable(addr):
 			keep = append(keep, addr)
 		case len(h.Skipped) < maxAddrs:
 			h.Skipped = append(h.Skipped, addr)

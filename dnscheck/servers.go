@@ -142,3 +142,13 @@ func (l *serverList) read() {
 		}
 	}
 }
+
+// validates reports whether any server's word on DNSSEC counts.
+func (r *Resolver) validates() bool {
+	for _, s := range r.servers.current() {
+		if s.trusted {
+			return true
+		}
+	}
+	return false
+}

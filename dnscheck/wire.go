@@ -187,9 +187,6 @@ func (r *Resolver) stream(ctx context.Context, s *server, q question, edns bool)
 
 // closeAtEnd makes ctx's end interrupt conn, and returns what closes it.
 func closeAtEnd(ctx context.Context, conn net.Conn) func() {
-	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	return func() {
 		stop()
