@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/deliverd/deliverd/dnscheck"
@@ -41,6 +42,9 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 		return o
 	}
 	for _, target := range d.memory.inOrder(targets) {
+		if t.tried(target) {
+			continue // on a connection that waited
+		}
 		if o, done := d.fresh(ctx, t, target); done {
 			return o
 		}
@@ -59,6 +63,7 @@ func (d *Deliverer) reuse(ctx context.Context, t *tries, targets []target) (o ma
 		if c == nil {
 			continue
 		}
+		started := time.Now()
 		o, f := d.transact(ctx, t, c, true)
 		if f == nil {
 			return o, true
@@ -69,9 +74,15 @@ func (d *Deliverer) reuse(ctx context.Context, t *tries, targets []target) (o ma
 			}
 			return o, false
 		}
+		f.took = time.Since(started)
 		return t.after(f)
 	}
 	return o, false
+}
+
+// tried reports whether an address has failed in this attempt.
+func (t *tries) tried(target target) bool {
+	return slices.ContainsFunc(t.failed, func(f *failure) bool { return f.target == target })
 }
 
 // fresh dials one address.
@@ -89,7 +100,7 @@ func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.
 		return o, true
 	}
 	f.took = time.Since(started)
-	if ctx.Err() != nil && f.reply == nil && !f.ambiguous {
+	if ctx.Err() != nil && f.reply == nil {
 		f.err = &errStopped{mail.ErrInterrupted}
 	}
 	return t.after(f)
@@ -131,7 +142,7 @@ func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool
 	}
 	if f != nil {
 		f.tls, f.reused, f.pipelined, f.carried = c.tls, reused, c.pipelined, c.carried
-		if ctx.Err() != nil && f.reply == nil && !f.ambiguous {
+		if ctx.Err() != nil && f.reply == nil {
 			f.err = &errStopped{mail.ErrInterrupted}
 		}
 	} else {

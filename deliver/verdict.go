@@ -122,7 +122,7 @@ func (t *tries) retry5xx(f *failure, v bounces.Verdict) bool {
 	switch {
 	case v.Cause == mail.CauseGreylisted || v.Cause == mail.CauseRateLimited:
 		return true // it says itself that we are to come back
-	case f.scope() == scopeHost && !t.everyBestHost(func(g *failure) bool { return g.reply != nil && g.reply.Code/100 == 5 }):
+	case f.scope() == scopeHost && !t.everyHost(true, func(g *failure) bool { return g.reply != nil && g.reply.Code/100 == 5 }):
 		return true // FAULTS A06
 	case f.scope() == scopeHost, v.Retry:
 		return t.attempt.Number <= 1
@@ -139,30 +139,38 @@ func (t *tries) byError(o *mail.Outcome, f *failure) {
 	switch {
 	case errors.Is(f.err, errLoop):
 		// RFC 5321 5.1: being a best MX ourselves, there is nobody else to ask.
-		if t.everyBestHost(func(g *failure) bool { return errors.Is(g.err, errLoop) }) {
+		if t.everyHost(true, func(g *failure) bool { return errors.Is(g.err, errLoop) }) {
 			o.State = mail.StateRefused
 		}
 	case errors.Is(f.err, errTooLarge):
-		if t.every(func(g *failure) bool { return errors.Is(g.err, errTooLarge) }) {
+		if t.everyHost(false, func(g *failure) bool { return errors.Is(g.err, errTooLarge) }) {
 			o.State = mail.StateRefused // FAULTS A14
 		}
 	}
 }
 
-func (t *tries) every(is func(*failure) bool) bool {
-	for _, f := range t.failed {
-		if !is(f) {
+// everyHost reports whether every host of the plan, or every one of the lowest
+// preference, was tried, and each time with a failure that is so.
+func (t *tries) everyHost(onlyBest bool, is func(*failure) bool) bool {
+	best := t.plan.best()
+	for _, h := range t.plan.Hosts {
+		if onlyBest && h.Pref != best {
+			continue
+		}
+		tried := false
+		for _, f := range t.failed {
+			if f.target.host != h.Name {
+				continue
+			}
+			if tried = true; !is(f) {
+				return false
+			}
+		}
+		if !tried {
 			return false
 		}
 	}
 	return true
-}
-
-// everyBestHost reports whether every failed try at a host of the lowest preference
-// is so.
-func (t *tries) everyBestHost(is func(*failure) bool) bool {
-	best := t.plan.best()
-	return t.every(func(f *failure) bool { return f.target.pref != best || is(f) })
 }
 
 // causeOf names the cause of a failure without a reply.
@@ -210,13 +218,14 @@ func refusedByUs(err error) mail.Outcome {
 
 // byPlan decides where no way to the domain was found (FAULTS C01-C08, C18).
 func byPlan(ctx context.Context, a *mail.Attempt, err error) mail.Outcome {
-	o := mail.Outcome{Evidence: mail.Evidence{Stage: mail.StageDNS, Error: plain(err)}}
+	said := cleanText(err.Error())
+	o := mail.Outcome{Evidence: mail.Evidence{Stage: mail.StageDNS, Error: said}}
 	dns, ok := errors.AsType[*dnscheck.Error](err)
 	switch {
 	case ctx.Err() != nil:
 		ours(&o, mail.ErrInterrupted)
 	case !ok || dns.Kind == dnscheck.Local:
-		o.Local = plain(err)
+		o.Local = said
 	case dns.Kind == dnscheck.NullMX:
 		o.State, o.Cause, o.Suppress = mail.StateRefused, mail.CauseNullMX, true
 	case dns.Kind == dnscheck.BadName:
