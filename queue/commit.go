@@ -200,7 +200,7 @@ func (a *appender) note(err error) {
 type acks struct {
 	nc      *nats.Conn
 	timeout time.Duration
-	fault   func(subject string) error // tests only: nil, or why the write does not happen
+	fault   func(subject string) error // tests: what befalls the next write; see Options.fault
 
 	sub    *nats.Subscription
 	prefix string
@@ -236,6 +236,9 @@ func newAcks(nc *nats.Conn, timeout time.Duration) (*acks, error) {
 func (a *acks) publish(m *nats.Msg, done func(seq uint64, err error)) {
 	if a.fault != nil {
 		if err := a.fault(m.Subject); err != nil {
+			if errors.Is(err, errUnsure) { // it happens, and the answer is lost
+				err = errors.Join(err, a.nc.PublishMsg(m))
+			}
 			go done(0, err)
 			return
 		}

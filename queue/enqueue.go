@@ -70,7 +70,7 @@ func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]by
 		defer unlock()
 		known, err := q.known(ctx, m)
 		if known != nil || err != nil {
-			return q.replay(m, known, requestHash, err)
+			return q.replay(ctx, m, known, requestHash, err)
 		}
 	}
 	r := &record{Message: *m, State: mail.StateQueued, Due: m.QueuedAt}
@@ -96,7 +96,7 @@ func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]by
 	case won != nil: // another process was first with this idempotency key
 		q.enters.end(m.ID)
 		q.discard(sh, r, rev)
-		return q.replay(m, won, requestHash, nil)
+		return q.replay(ctx, m, won, requestHash, nil)
 	}
 	q.entered(sh, r, rev)
 	return mail.Receipt{ID: m.ID, Ref: m.Ref, State: mail.StateQueued}, nil
@@ -148,8 +148,10 @@ func (q *Queue) known(ctx context.Context, m *mail.Message) (*keyEntry, error) {
 	return k, nil
 }
 
-// replay answers a request whose idempotency key is known.
-func (q *Queue) replay(m *mail.Message, k *keyEntry, hash [32]byte, err error) (mail.Receipt, error) {
+// replay answers a request whose idempotency key is known. The message that the key
+// names has a record, or had one; its supersede key may still be missing if whoever
+// wrote the two is not through with it, or died, and is seen to before the answer.
+func (q *Queue) replay(ctx context.Context, m *mail.Message, k *keyEntry, hash [32]byte, err error) (mail.Receipt, error) {
 	if err != nil {
 		return mail.Receipt{}, q.storeProblem(err)
 	}
@@ -157,7 +159,22 @@ func (q *Queue) replay(m *mail.Message, k *keyEntry, hash [32]byte, err error) (
 		return mail.Receipt{}, &mail.Problem{Type: mail.ProblemConflict, Title: "The idempotency key was used for another request",
 			Status: http.StatusConflict, Detail: "use a new key for a new request", Message: k.ID}
 	}
-	return mail.Receipt{ID: k.ID, Ref: k.ID.Ref(), State: mail.StateQueued, Replayed: true}, nil
+	receipt := mail.Receipt{ID: k.ID, Ref: k.ID.Ref(), State: mail.StateQueued, Replayed: true}
+	sh := q.shardOf(m) // the same request has the same recipient
+	r, _, err := q.load(ctx, sh, k.ID)
+	if errors.Is(err, ErrNotFound) {
+		return receipt, nil
+	}
+	if err == nil {
+		receipt.State = r.State
+		if r.State == mail.StateQueued {
+			_, err = q.enter(ctx, r, sh.n)
+		}
+	}
+	if err != nil {
+		return mail.Receipt{}, q.storeProblem(err)
+	}
+	return receipt, nil
 }
 
 // create writes the first revision of a record.

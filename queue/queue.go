@@ -56,7 +56,9 @@ type Options struct {
 	// raises the alarm; 5 min.
 	Grace time.Duration
 
-	fault func(call string) error // tests: what the store's next call meets
+	// fault is a test's: nil, errStore for a call of the store that does not happen, or
+	// errUnsure for a write that happens and whose answer is lost.
+	fault func(call string) error
 }
 
 // Queue keeps messages in JetStream. Its methods are safe for concurrent use.
