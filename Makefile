@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Go: make run, make test.
+
+GO ?= go
+BIN := bin/deliverd
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -X main.version=$(VERSION)
+# Labelled mails, replies and suites that conformance runs against; not part of
+# this repository.
+SHARED ?= ../shared
+
+.PHONY: run build test race lint conformance deps fuzz bench crash ci clean
+
+run: build ## everything in one process, nothing to configure
+	$(BIN) dev
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/deliverd
+
+test: ## everything that must hold, in a few minutes
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+lint: ## formatting, vet, and a tidy go.mod
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+
+conformance: ## the labelled data of $(SHARED)
+	@test -d $(SHARED)/data || { echo "no $(SHARED)/data: set SHARED to the folder that holds data/"; exit 1; }
+	DELIVERD_SHARED=$(abspath $(SHARED)) $(GO) test -count=1 -run 'Conformance' -v ./bounces ./dnscheck
+
+deps: ## Debian packages that some tests need
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim
+
+FUZZTIME ?= 60s
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+bench: build ## the figures of the README
+	$(BIN) bench
+
+clean:
+	rm -rf bin

@@ -1,0 +1,132 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/deliverd/deliverd/queue"
+)
+
+// auditEvery is how often what was accepted is compared with what ended (law 2).
+const auditEvery = time.Minute
+
+// auditLoop raises the alarm when a message neither ended nor waits. It repeats it
+// for as long as that is so: an alarm that is said once is missed once.
+func (d *Daemon) auditLoop(ctx context.Context) {
+	for sleep(ctx, auditEvery) {
+		a, err := d.queue.Audit(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			d.log.Warn("could not compare what was accepted with what ended", "error", err)
+			continue
+		}
+		d.metrics.audited(a)
+		if len(a.Lost) > 0 {
+			d.log.Error("accepted messages are in no store and have no end: run `deliverd verify`, restore from a replica or the backup, and tell the people concerned",
+				"messages", a.Lost)
+		}
+		if len(a.Overdue) > 0 {
+			d.log.Error("accepted messages are past their expiry and still open", "messages", a.Overdue)
+		}
+		if a.LogHoles > 0 {
+			d.log.Error("events are missing from the middle of the log", "missing", a.LogHoles)
+		}
+	}
+}
+
+const (
+	healthEvery = 2 * time.Second
+	// sickFor is how long the store may fail before the embedded server is restarted:
+	// longer than a slow disk's worst moment.
+	sickFor = 10 * time.Second
+	// roomToRestart is the free space below which a restart would only meet the full
+	// disk again.
+	roomToRestart = 256 << 20
+)
+
+// watchStore notices a store that takes no writes. After a full disk a stream stays
+// closed although there is space again, and only a restart of the server opens it;
+// with the embedded one that is ours to do, and every acknowledged message is there
+// afterwards.
+func (d *Daemon) watchStore(ctx context.Context) {
+	var sickSince time.Time
+	for sleep(ctx, healthEvery) {
+		err := d.queue.Healthy(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			if !sickSince.IsZero() {
+				d.log.Info("the store takes writes again", "after", time.Since(sickSince).Round(time.Second))
+			}
+			sickSince = time.Time{}
+			continue
+		}
+		if sickSince.IsZero() {
+			sickSince = time.Now()
+			d.log.Error("the store takes no writes; new mail is refused until it does", "error", err)
+		}
+		if d.embedded == nil || time.Since(sickSince) < sickFor {
+			continue
+		}
+		if free, err := freeBytes(d.config.Data); err == nil && free < roomToRestart {
+			d.log.Error("the disk is full; free some space and the store recovers by itself", "free_mib", free>>20, "data", d.config.Data)
+			sickSince = time.Now() // say it again, not every two seconds
+			continue
+		}
+		d.log.Warn("restarting the embedded store, which opens what a full disk closed")
+		if err := d.embedded.restart(); err != nil {
+			d.log.Error("the embedded store does not start", "error", err)
+		}
+		sickSince = time.Now()
+	}
+}
+
+// sleep waits, and reports whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// queueGauges describes what waits, at the moment of the scrape.
+type queueGauges struct{ queue *queue.Queue }
+
+var (
+	waitingDesc  = prometheus.NewDesc("deliverd_waiting_messages", "Messages that wait or are being sent, by kind and state.", []string{"kind", "state"}, nil)
+	oldestDesc   = prometheus.NewDesc("deliverd_oldest_waiting_seconds", "Age of the oldest message that has not ended, by kind.", []string{"kind"}, nil)
+	expiringDesc = prometheus.NewDesc("deliverd_expiring_messages", "Waiting messages that expire within five minutes, by kind.", []string{"kind"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (g queueGauges) Describe(ch chan<- *prometheus.Desc) {
+	ch <- waitingDesc
+	ch <- oldestDesc
+	ch <- expiringDesc
+}
+
+// Collect implements prometheus.Collector.
+func (g queueGauges) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
+	}
+	now := time.Now()
+	for kind, n := range g.queue.Waiting().Kinds {
+		gauge(waitingDesc, float64(n.Queued), kind, "queued")
+		gauge(waitingDesc, float64(n.Delayed), kind, "delayed")
+		gauge(waitingDesc, float64(n.Sending), kind, "sending")
+		gauge(expiringDesc, float64(n.Expiring), kind)
+		if !n.Oldest.IsZero() {
+			gauge(oldestDesc, positive(now.Sub(n.Oldest)), kind)
+		}
+	}
+}

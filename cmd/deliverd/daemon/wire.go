@@ -1,0 +1,235 @@
+package daemon
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/deliverd/deliverd/bounces"
+	"github.com/deliverd/deliverd/console"
+	"github.com/deliverd/deliverd/intake"
+	"github.com/deliverd/deliverd/mail"
+	"github.com/deliverd/deliverd/queue"
+)
+
+// openQueue opens the store and the queue in it.
+func (d *Daemon) openQueue(ctx context.Context) error {
+	c := d.config
+	if c.NATS.URL == "" {
+		sync, err := c.NATS.syncInterval()
+		if err != nil {
+			return err
+		}
+		password, err := c.NATS.Password.read()
+		if err != nil {
+			return fmt.Errorf("nats.password: %w", err)
+		}
+		if d.embedded, err = startEmbedded(c.Data, c.Listen.NATS, sync, string(password), d.log); err != nil {
+			return err
+		}
+		d.cleanups.add("NATS server", func(context.Context) error { d.embedded.stop(); return nil })
+	}
+	var err error
+	if d.nc, err = connect(d.embedded, c.NATS.URL, c.NATS.Credentials, d.log); err != nil {
+		return err
+	}
+	d.cleanups.add("NATS connection", func(context.Context) error { d.nc.Close(); return nil })
+
+	seal, err := d.openKeyRing()
+	if err != nil {
+		return err
+	}
+	d.queue, err = queue.Open(ctx, d.nc, queue.Options{
+		Kinds: c.kinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
+		Alone:       d.embedded != nil,
+		Concurrency: c.Send.Concurrency, Reserved: max(1, c.Send.Concurrency/5), PerDestination: c.Send.PerDestination,
+		Provider: d.providers.of, Observe: d.observe, Log: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.cleanups.add("queue", func(context.Context) error { return d.queue.Close() })
+	d.metrics.registry.MustRegister(queueGauges{d.queue})
+	d.start("store watch", d.watchStore)
+	d.start("audit", d.auditLoop)
+	return nil
+}
+
+// openKeyRing reads the keys that seal secrets.
+func (d *Daemon) openKeyRing() (*queue.KeyRing, error) {
+	path := d.config.Keys.Seal.Path()
+	if path == "" {
+		path = d.config.dataFile("keys", "seal.ring")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return queue.OpenKeyRing(path)
+}
+
+// rootKey is what the keys are derived from that have to outlive rotations of the
+// ring: of return paths and of request hashes.
+func (c *Config) rootKey() ([]byte, error) {
+	if c.Keys.Root == "" {
+		return keyFile(c.dataFile("keys", "root.key"))
+	}
+	key, err := c.Keys.Root.Read()
+	if err != nil {
+		return nil, fmt.Errorf("keys.root: %w", err)
+	}
+	if len(key) < 32 {
+		return nil, errors.New("keys.root: the key is shorter than 32 bytes; make one with `openssl rand -hex 32`")
+	}
+	return key, nil
+}
+
+// derive makes a key for one purpose from the installation's root key.
+func derive(root []byte, purpose string) ([]byte, error) {
+	return hkdf.Key(sha256.New, root, nil, "deliverd "+purpose, 32)
+}
+
+// observe sees every event that this node records.
+func (d *Daemon) observe(e mail.Event) {
+	d.metrics.observe(e)
+	if e.Evidence != nil && e.Evidence.Provider != "" {
+		d.providers.learn(e.To.Domain(), e.Evidence.Provider)
+	}
+}
+
+// openView opens the read model and begins to follow the log.
+func (d *Daemon) openView(ctx context.Context) error {
+	var err error
+	d.view, err = console.OpenView(ctx, console.ViewOptions{Path: d.config.dataFile("view.db"), Log: d.log})
+	if err != nil {
+		return err
+	}
+	d.cleanups.add("read model", func(context.Context) error { return d.view.Close() })
+	log := console.Log{Events: d.queue.Events, Bounds: d.queue.Bounds}
+	d.start("following the event log", func(ctx context.Context) {
+		if err := d.view.Follow(ctx, log); err != nil {
+			d.log.Error("the read model stopped; stories are out of date until a restart, mail goes on", "error", err)
+		}
+	})
+	return nil
+}
+
+// openIntake makes the one function behind both doors.
+func (d *Daemon) openIntake(context.Context) error {
+	root, err := d.config.rootKey()
+	if err != nil {
+		return err
+	}
+	key, err := derive(root, "request hash")
+	if err != nil {
+		return err
+	}
+	if domain := d.config.Send.ReturnPathDomain; domain != "" {
+		token, err := derive(root, "return path")
+		if err != nil {
+			return err
+		}
+		if d.returns, err = bounces.NewReturnPath(token, domain); err != nil {
+			return err
+		}
+	}
+	d.intake, err = intake.New(intake.Options{
+		Prepare: func(r mail.Request) (mail.Message, []mail.Warning, error) {
+			return d.settings.Load().preparer.Prepare(r)
+		},
+		Suppressed: d.queue.Suppressed,
+		Enqueue:    d.queue.Enqueue,
+		Find:       d.find,
+		Cancel:     d.cancel,
+		Record:     d.queue.Record,
+		Wait:       d.waitEnded,
+		Why:        func(c mail.Cause) string { return bounces.Explain(c, "en").Plain },
+		Caller:     d.caller,
+		Key:        key,
+		Limits:     d.config.Limits.intake(),
+		Log:        d.log,
+	})
+	return err
+}
+
+// intake turns rates a minute into bursts and what follows them.
+func (l LimitsConfig) intake() intake.Limits {
+	rate := func(perMinute int) intake.Limit {
+		if perMinute == 0 {
+			return intake.Limit{Burst: -1}
+		}
+		return intake.Limit{Burst: perMinute, Every: time.Minute / time.Duration(perMinute)}
+	}
+	return intake.Limits{Tenant: rate(l.PerTenant), Recipient: rate(l.PerRecipient)}
+}
+
+// readYourWrites bounds how long a reader waits for the read model to reach what
+// was recorded before it asked.
+const readYourWrites = 2 * time.Second
+
+// catchUp lets the read model reach the end of the log. Where it can't in time, the
+// reader gets what is there.
+func (d *Daemon) catchUp(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readYourWrites)
+	defer cancel()
+	if last, err := d.queue.LastSeq(ctx); err == nil {
+		_ = d.view.CatchUp(ctx, last)
+	}
+}
+
+// find looks for messages by id, or by reference: first among those that wait,
+// which are found at once, then among all that the log tells of.
+func (d *Daemon) find(ctx context.Context, id mail.ID, ref mail.Ref) ([]mail.Message, error) {
+	if id != "" {
+		s, err := d.queue.Status(ctx, id)
+		if err == nil {
+			return []mail.Message{s.Message}, nil
+		}
+		if !errors.Is(err, queue.ErrNotFound) {
+			return nil, err
+		}
+	}
+	d.catchUp(ctx)
+	var found []console.Summary
+	var err error
+	if id != "" {
+		var s console.Summary
+		if s, err = d.view.Summary(ctx, id); err == nil {
+			found = append(found, s)
+		}
+	} else {
+		found, err = d.view.ByRef(ctx, ref)
+	}
+	if err != nil && !errors.Is(err, console.ErrNotFound) {
+		return nil, err
+	}
+	messages := make([]mail.Message, 0, len(found))
+	for _, s := range found {
+		messages = append(messages, mail.Message{
+			ID: s.ID, Ref: s.Ref, Kind: s.Kind, Tenant: s.Tenant, TenantName: s.TenantName, To: s.To, ToName: s.ToName,
+			PersonID: s.PersonID, Locale: s.Locale, Template: s.Template, Source: s.Source,
+			QueuedAt: s.QueuedAt, ExpiresAt: s.ExpiresAt, ResendOf: s.ResendOf,
+		})
+	}
+	return messages, nil
+}
+
+// cancel ends an open message; one that has ended is a conflict.
+func (d *Daemon) cancel(ctx context.Context, id mail.ID, by, reason string) error {
+	err := d.queue.Cancel(ctx, id, by, reason)
+	if errors.Is(err, queue.ErrNotFound) {
+		return &mail.Problem{Type: mail.ProblemAlreadyEnded, Title: "The message has ended", Status: 409, Message: id,
+			Detail: "It was handed over, refused, or ended otherwise before: there is nothing to cancel."}
+	}
+	return err
+}
+
+// waitEnded blocks until a message has ended, or ctx, and returns its state then.
+func (d *Daemon) waitEnded(ctx context.Context, id mail.ID) mail.State {
+	state, _ := d.view.Wait(ctx, id, func(s mail.State) bool { return !s.Open() })
+	return state
+}

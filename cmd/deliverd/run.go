@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deliverd/deliverd/cmd/deliverd/daemon"
+	"github.com/deliverd/deliverd/deliver"
+	"github.com/deliverd/deliverd/deliver/smtptest"
+)
+
+func serveCommand(ui *ui) *cobra.Command {
+	return &cobra.Command{
+		Use: "serve", Short: "Run the daemon", Args: cobra.NoArgs,
+		Long: `Run the daemon until it is told to stop: SIGTERM lets attempts under way finish
+first. SIGHUP reads the configuration again.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := ui.loadConfig()
+			if err != nil {
+				return err
+			}
+			log := newLogger(ui, c.Log)
+			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion()})
+			if err != nil {
+				return failed(err.Error(), "`deliverd doctor` looks for everything that would stop mail")
+			}
+			log.Info("deliverd is ready", "http", d.HTTPAddr().String(), "version", buildVersion())
+			stop := reloadOnHangup(cmd.Context(), ui, d, log)
+			defer stop()
+			return d.Run(cmd.Context())
+		},
+	}
+}
+
+// reloadOnHangup reads the configuration again at each SIGHUP. One that is not valid
+// changes nothing.
+func reloadOnHangup(ctx context.Context, ui *ui, d *daemon.Daemon, log *slog.Logger) (stop func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+			}
+			c, err := ui.loadConfig()
+			if err == nil {
+				err = d.Reload(c)
+			}
+			if err != nil {
+				log.Error("the configuration was not reloaded; the old one stays in force", "error", err)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		cancel()
+		<-done
+	}
+}
+
+func newLogger(ui *ui, c daemon.LogConfig) *slog.Logger {
+	var level slog.Level
+	// Validate has seen that it is one of four words.
+	_ = level.UnmarshalText([]byte(c.Level))
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(ui.err, o))
+	}
+	return slog.New(slog.NewTextHandler(ui.err, o))
+}
+
+func devCommand(ui *ui) *cobra.Command {
+	var data, httpAddr, smtpAddr, natsAddr string
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, with every mail caught; nothing to configure",
+		Long: `Run everything in one process: the daemon with its queue embedded, and an SMTP
+server that stands for every recipient's and catches all mail. Nothing leaves the
+machine, and the API needs no token: it answers on loopback only.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c := daemon.Defaults()
+			c.Data += "-dev"
+			if data != "" {
+				c.Data = data
+			}
+			c.Listen.HTTP, c.Listen.NATS = httpAddr, natsAddr
+			c.Send.From = "Acme <no-reply@acme.example>"
+			c.Send.Hello = "mail.acme.example"
+			c.Send.ReturnPathDomain = "bounce.acme.example"
+			for flag, addr := range map[string]string{"--http": httpAddr, "--smtp": smtpAddr, "--nats": natsAddr} {
+				if !loopback(addr) {
+					return usage(fmt.Sprintf("%s %s is not on this machine", flag, addr), "`deliverd dev` has no passwords and listens on 127.0.0.1 only; `deliverd serve` is for others")
+				}
+			}
+			if err := c.Validate(); err != nil {
+				return err
+			}
+			sink, err := smtptest.Listen(smtptest.SinkOptions{Addr: smtpAddr, Name: "catch.acme.example", Rules: smtptest.Newcomers()})
+			if err != nil {
+				return failed("can't catch mail on "+smtpAddr+": "+err.Error(), "choose another port with --smtp 127.0.0.1:0")
+			}
+			defer sink.Close()
+			log := newLogger(ui, daemon.LogConfig{Level: "info", Format: "text"})
+			if c.DKIM, err = devKeys(c.Data); err != nil {
+				return err
+			}
+			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion(), Catch: sink})
+			if err != nil {
+				return failed(err.Error(), "other addresses: --http, --smtp, --nats 127.0.0.1:0; another place for data: --data DIR")
+			}
+			ui.printDevHelp(d, sink, c.Data)
+			return d.Run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&data, "data", "", "`DIR`ectory for the queue; one that it names, if not given")
+	f.StringVar(&httpAddr, "http", "127.0.0.1:8025", "`ADDR`ess of API and pages")
+	f.StringVar(&smtpAddr, "smtp", "127.0.0.1:1025", "`ADDR`ess of the catching SMTP server")
+	f.StringVar(&natsAddr, "nats", "127.0.0.1:4222", "`ADDR`ess of the embedded NATS server")
+	return cmd
+}
+
+// devKeys makes the keys of the rehearsal's sender at the first start, so that what
+// is caught is signed as it would be in earnest.
+func devKeys(data string) ([]daemon.DKIMConfig, error) {
+	const domain = "acme.example"
+	var keys []daemon.DKIMConfig
+	for selector, alg := range map[string]deliver.Algorithm{"dev": deliver.RSA2048, "deve": deliver.Ed25519} {
+		file := filepath.Join(data, "dkim", selector+"."+domain+".pem")
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			if _, err := newKeyFile(filepath.Dir(file), domain, selector, alg); err != nil {
+				return nil, err
+			}
+		}
+		keys = append(keys, daemon.DKIMConfig{Domain: domain, Selector: selector, Key: daemon.Secret("file:" + file)})
+	}
+	return keys, nil
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// printDevHelp says what to try next, with the addresses as they are.
+func (u *ui) printDevHelp(d *daemon.Daemon, sink *smtptest.Sink, data string) {
+	self := os.Args[0]
+	server := ""
+	if d.HTTPAddr().String() != "127.0.0.1:8025" {
+		server = " --server http://" + d.HTTPAddr().String()
+	}
+	natsServer := ""
+	if a := d.NATSAddr(); a != nil && a.String() != "127.0.0.1:4222" {
+		natsServer = " -s " + a.String()
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+%s
+
+  pages, API       http://%s/
+  mail is caught   %s (SMTP, stands for every recipient's server)
+  NATS             %s
+  data             %s
+
+%s
+
+  %s send invite --to kari@nordlys.example --name "Kari Nordmann" --tenant 4711 \
+      --data link=https://login.acme.example/i/abc --data inviter=Lars%s
+  %s show REF%s
+
+  curl -s http://%s/v1/messages -H 'Content-Type: application/json' \
+      -d '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'
+
+  nats%s req deliverd.v1.send.demo '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'
+
+`, u.bold("deliverd is running. Every mail is caught; nothing leaves this machine."),
+		d.HTTPAddr(), sink.Addr(), d.NATSAddr(), data,
+		u.bold("Try, in another terminal:"),
+		self, server, self, server, d.HTTPAddr(), natsServer)
+	fmt.Fprintf(&b, "%s\n\n", u.bold("Trouble, by what the address begins with:"))
+	for _, r := range smtptest.Newcomers() {
+		fmt.Fprintf(&b, "  %-24s %s\n", strings.Replace(r.Pattern, "*@*", "@nordlys.example", 1), r.Behaviour)
+	}
+	fmt.Fprintln(&b, "\nStop with Ctrl-C. What was queued is there again at the next start.")
+	fmt.Fprint(u.out, b.String())
+}
