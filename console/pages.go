@@ -1,0 +1,281 @@
+package console
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"html/template"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+//go:embed pages
+var pageFiles embed.FS
+
+// Pages are the HTML pages: search, one message's story, and caught mail. They have
+// no script, and whatever a sender or a server said is text in them.
+type Pages struct {
+	API *API
+	// Caught is the catching server's mail; nil where nothing is caught.
+	Caught Caught
+	// Hints are what the start page proposes to try while there is no mail yet: lines
+	// for a shell.
+	Hints []string
+
+	templates map[string]*template.Template
+}
+
+// NewPages returns the pages over api.
+func NewPages(api *API, caught Caught, hints ...string) (*Pages, error) {
+	p := &Pages{API: api, Caught: caught, Hints: hints, templates: map[string]*template.Template{}}
+	for _, name := range []string{"start", "message", "caught", "mail", "problem"} {
+		t, err := template.ParseFS(pageFiles, "pages/layout.html", "pages/"+name+".html")
+		if err != nil {
+			return nil, err
+		}
+		p.templates[name] = t
+	}
+	return p, nil
+}
+
+// Routes are the pages' addresses. Caught mail is shown whole, with its codes and
+// links, as its recipient would see it.
+func (p *Pages) Routes() []Route {
+	routes := []Route{
+		{"GET", "/{$}", ScopeRead, p.page(p.start)},
+		{"GET", "/search", ScopeRead, p.page(p.search)},
+		{"GET", "/messages/{message}", ScopeRead, p.page(p.message)},
+		{"GET", "/style.css", "", http.HandlerFunc(serveStyle)},
+	}
+	if p.Caught != nil {
+		routes = append(routes,
+			Route{"GET", "/caught", ScopeAdmin, p.page(p.caughtList)},
+			Route{"GET", "/caught/{mail}", ScopeAdmin, p.page(p.caughtMail)},
+			Route{"GET", "/caught/{mail}/html", ScopeAdmin, p.page(p.caughtHTML)},
+			Route{"GET", "/caught/{mail}/raw", ScopeAdmin, p.page(p.caughtRaw)})
+	}
+	return routes
+}
+
+// pagePolicy: our own style sheet, and frames of our own; nothing from elsewhere and
+// no script at all.
+const pagePolicy = "default-src 'none'; style-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func (p *Pages) page(f func(http.ResponseWriter, *http.Request, *Principal) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", pagePolicy)
+		by := PrincipalFrom(r.Context())
+		if by == nil {
+			by = &Principal{}
+		}
+		err := f(w, r, by)
+		if err == nil {
+			return
+		}
+		problem := asProblem(r.Context(), p.API.logger(), err)
+		p.show(w, r, "problem", problem.Status, problem.Title, problem, 0)
+	})
+}
+
+// shell is what every page has around its content.
+type shell struct {
+	Title   string
+	Query   string
+	Caught  bool // whether there is a place for caught mail
+	Here    string
+	Refresh int // seconds; 0 for never
+	Words   words
+	Content any
+}
+
+func (p *Pages) show(w http.ResponseWriter, r *http.Request, name string, status int, title string, content any, refresh int) error {
+	zone := p.API.Zone
+	var page bytes.Buffer
+	err := p.templates[name].ExecuteTemplate(&page, "layout", shell{
+		Title: title, Query: strings.TrimSpace(r.URL.Query().Get("q")), Caught: p.Caught != nil, Here: name, Refresh: refresh,
+		Words: newWords("en", p.API.now(), zone), Content: content,
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write(page.Bytes())
+	return nil
+}
+
+func serveStyle(w http.ResponseWriter, _ *http.Request) {
+	b, err := pageFiles.ReadFile("pages/style.css")
+	if err != nil {
+		writeProblem(w, notFound())
+		return
+	}
+	w.Header().Set("Content-Type", "text/css; charset=utf-8")
+	w.Header().Set("Cache-Control", "max-age=60")
+	w.Write(b)
+}
+
+// results are the content of the start page and of a search.
+type results struct {
+	Searched bool
+	Query    string
+	Messages []Summary
+	Hints    []string
+}
+
+const startRows = 30
+
+func (p *Pages) start(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	p.API.fresh(r.Context())
+	found, err := p.API.View.List(r.Context(), Filter{Tenants: by.visible(""), Limit: startRows})
+	if err != nil {
+		return err
+	}
+	return p.show(w, r, "start", http.StatusOK, "deliverd", results{Messages: found, Hints: p.Hints}, 0)
+}
+
+// search leads to the one message that a reference or an id names; for anything else
+// it lists the messages of the people whom it finds.
+func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	if q == "" {
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+		return nil
+	}
+	p.API.fresh(r.Context())
+	if named, err := p.API.lookup(r.Context(), q); err != nil {
+		return err
+	} else if len(named) == 1 && by.Sees(named[0].Tenant) {
+		http.Redirect(w, r, "/messages/"+url.PathEscape(string(named[0].ID)), http.StatusSeeOther)
+		return nil
+	}
+	found, err := p.messagesOf(r.Context(), q, by)
+	if err != nil {
+		return err
+	}
+	return p.show(w, r, "start", http.StatusOK, q+" – deliverd", results{Searched: true, Query: q, Messages: found}, 0)
+}
+
+func (p *Pages) messagesOf(ctx context.Context, q string, by *Principal) ([]Summary, error) {
+	people, err := p.API.View.FindPeople(ctx, q, by.visible(""), 10)
+	if err != nil {
+		return nil, err
+	}
+	found := []Summary{}
+	for _, person := range people {
+		messages, err := p.API.View.List(ctx, Filter{Tenants: by.visible(""), Person: person.ID, Limit: startRows})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, messages...)
+	}
+	return found, nil
+}
+
+func (p *Pages) message(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	s, others, err := p.API.find(r, by)
+	if err != nil {
+		return err
+	}
+	m, err := p.API.tell(r.Context(), s.ID, Telling{Lang: "en", Zone: p.API.Zone, Now: p.API.now()})
+	if err != nil {
+		return err
+	}
+	m.SameRef = others
+	refresh := 0
+	if m.State.Open() {
+		refresh = 5
+	}
+	return p.show(w, r, "message", http.StatusOK, string(m.Ref)+" – deliverd", m, refresh)
+}
+
+// caughtRow is one line of the list of caught mail.
+type caughtRow struct {
+	CaughtMail
+	Subject string
+}
+
+func (p *Pages) caughtList(w http.ResponseWriter, r *http.Request, _ *Principal) error {
+	mails := p.Caught.Mails()
+	rows := make([]caughtRow, 0, min(len(mails), MaxLimit))
+	for _, m := range mails[:min(len(mails), MaxLimit)] {
+		rows = append(rows, caughtRow{m, subject(m)})
+	}
+	return p.show(w, r, "caught", http.StatusOK, "Caught mail – deliverd", struct {
+		Rows  []caughtRow
+		Kept  int
+		Hints []string
+	}{rows, len(mails), p.Hints}, 0)
+}
+
+func (p *Pages) caughtMail(w http.ResponseWriter, r *http.Request, _ *Principal) error {
+	m, err := p.caughtOne(r)
+	if err != nil {
+		return err
+	}
+	ref, _ := mail.ParseRef(m.Ref)
+	m.Ref = string(ref)
+	return p.show(w, r, "mail", http.StatusOK, m.Subject+" – deliverd", m, 0)
+}
+
+// caughtHTML is a mail's HTML by itself, for a frame: nothing in it runs, loads or
+// leads anywhere.
+func (p *Pages) caughtHTML(w http.ResponseWriter, r *http.Request, _ *Principal) error {
+	m, err := p.caughtOne(r)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("Content-Security-Policy", "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'")
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	w.Write([]byte(m.HTML))
+	return nil
+}
+
+func (p *Pages) caughtRaw(w http.ResponseWriter, r *http.Request, _ *Principal) error {
+	m, err := p.caughtOne(r)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Write(m.Raw)
+	return nil
+}
+
+func (p *Pages) caughtOne(r *http.Request) (readMail, error) {
+	n, err := strconv.Atoi(r.PathValue("mail"))
+	if err != nil {
+		return readMail{}, ErrNotFound
+	}
+	m, ok := p.Caught.Mail(n)
+	if !ok {
+		return readMail{}, ErrNotFound
+	}
+	return read(m), nil
+}
+
+// Clock returns a time of day in the page's zone, with the date when it is another
+// day.
+func (w words) Clock(t time.Time) string { return w.clock(t) }
+
+// Ago returns a time as seen from now.
+func (w words) Ago(t time.Time) string { return w.ago(t) }
+
+// Span returns how long something lasted; parts of a second in milliseconds.
+func (w words) Span(d time.Duration) string {
+	if d < 2*time.Second {
+		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	}
+	return w.span(d)
+}
+
+// Kind returns a kind's name in words.
+func (w words) Kind(kind string) string { return (&narrator{words: w}).kind(kind) }
+
+// Machine returns a time for the datetime attribute.
+func (w words) Machine(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -1,0 +1,224 @@
+package console
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/deliverd/deliverd/mail"
+)
+
+// fakeCaught is caught mail as a list, the oldest first.
+type fakeCaught []CaughtMail
+
+func (c fakeCaught) Mails() []CaughtMail {
+	all := slices.Clone([]CaughtMail(c))
+	slices.Reverse(all)
+	return all
+}
+
+func (c fakeCaught) Mail(n int) (CaughtMail, bool) {
+	if n < 1 || n > len(c) {
+		return CaughtMail{}, false
+	}
+	return c[n-1], true
+}
+
+const inviteMail = "Date: Mon, 2 Mar 2026 09:14:05 +0000\r\n" +
+	"From: Acme <no-reply@acme.example>\r\n" +
+	"To: Kari Nordmann <kari.nordmann@nordlys.example>\r\n" +
+	"Subject: =?utf-8?q?Lars_kutsuu_sinut_Acmeen_=E2=80=93_tervetuloa?=\r\n" +
+	"X-Deliverd-Ref: %s\r\n" +
+	"MIME-Version: 1.0\r\n" +
+	"Content-Type: multipart/alternative; boundary=b1\r\n\r\n" +
+	"--b1\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" +
+	"Hei Kari,\r\n\r\nhttps://login.acme.example/i/3D=C3=A4\r\n" +
+	"--b1\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n" +
+	"PGgxPkhlaSBLYXJpPC9oMT4=\r\n--b1--\r\n"
+
+func caughtMails() fakeCaught {
+	raw := fmt.Sprintf(inviteMail, invite(2).Ref)
+	return fakeCaught{
+		{Number: 1, At: monday.Add(time.Minute), From: "bounce@acme.example", To: "kari.nordmann@nordlys.example", Hello: "mail.acme.example", TLS: "TLS 1.3", Raw: []byte(raw)},
+		{Number: 2, At: monday.Add(2 * time.Minute), To: "empty@nordlys.example", Raw: []byte("no mail at all")},
+	}
+}
+
+// withPages adds the pages to a site, open to this machine.
+func withPages(s *site, caught Caught) *site {
+	s.t.Helper()
+	pages, err := NewPages(s.api, caught, "deliverd send invite --to kari@nordlys.example --data link=https://login.acme.example/i/1")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.auth.Open = true
+	s.server.Close()
+	s.server = httptest.NewServer(Handler(s.auth, s.api.logger(), append(s.api.Routes(), pages.Routes()...)...))
+	s.t.Cleanup(s.server.Close)
+	return s
+}
+
+func TestPages(t *testing.T) {
+	t.Parallel()
+	s := withPages(newSite(t), caughtMails())
+	for name, path := range map[string]string{
+		"start": "/", "search": "/search?q=kari", "nothing_found": "/search?q=nobody@example.com",
+		"message": "/messages/" + string(invite(2).Ref), "open_message": "/messages/" + string(invite(1).ID),
+		"caught": "/caught", "mail": "/caught/1", "not_found": "/messages/nonsense",
+	} {
+		t.Run(name, func(t *testing.T) {
+			resp, body := s.do("", "GET", path, "")
+			if got := resp.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+				t.Errorf("Content-Type %q", got)
+			}
+			if got := resp.Header.Get("Content-Security-Policy"); got != pagePolicy || strings.Contains(got, "script") || strings.Contains(got, "unsafe") {
+				t.Errorf("Content-Security-Policy %q", got)
+			}
+			if want := map[bool]int{true: 404, false: 200}[name == "not_found"]; resp.StatusCode != want {
+				t.Errorf("status %d, want %d", resp.StatusCode, want)
+			}
+			golden(t, "pages/"+name+".html", []byte(body))
+			checkHTML(t, body)
+		})
+	}
+	resp, _ := s.do("", "GET", "/search?q="+string(invite(2).Ref), "")
+	if got := resp.Request.URL.Path; got != "/messages/"+string(invite(2).ID) {
+		t.Errorf("searching for a reference leads to %s", got)
+	}
+	if resp, body := s.do("", "GET", "/style.css", ""); resp.Header.Get("Content-Type") != "text/css; charset=utf-8" || body == "" {
+		t.Error("no style sheet")
+	}
+}
+
+var (
+	scripting = regexp.MustCompile(`(?i)<script|\son[a-z]+=|style="|<style|javascript:|src="http|href="http`)
+	unclosed  = regexp.MustCompile(`(?i)ZgotmplZ|<no value>|%!`)
+)
+
+// checkHTML: no script, no inline style, nothing from elsewhere.
+func checkHTML(t *testing.T, body string) {
+	t.Helper()
+	for _, bad := range []*regexp.Regexp{scripting, unclosed} {
+		if found := bad.FindString(body); found != "" {
+			t.Errorf("the page has %q", found)
+		}
+	}
+}
+
+func TestStartPageWithoutMail(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.api.View = openView(t, "")
+	s.backend.log = &testLog{}
+	withPages(s, fakeCaught{})
+	for _, path := range []string{"/", "/caught"} {
+		if _, body := s.do("", "GET", path, ""); !strings.Contains(body, "deliverd send invite") {
+			t.Errorf("%s doesn't say what to try: %s", path, body)
+		}
+	}
+}
+
+// What a sender, a server or a recipient said is text, wherever it stands (G06).
+func TestNothingForeignIsMarkup(t *testing.T) {
+	t.Parallel()
+	const attack = `"><script>alert(1)</script><img src=x onerror=alert(2)>'{{.}}`
+	m := invite(20)
+	m.TenantName, m.ToName, m.PersonID, m.Locale, m.Template, m.Source, m.Kind = attack, attack, attack, attack, attack, attack, attack
+	m.Tenant = attack
+	m.Tags, m.Metadata = []string{attack}, map[string]string{attack: attack}
+	life := greylistedThenHandedOver(m)
+	for i := range life {
+		life[i].By, life[i].Reason = attack, attack
+		if e := life[i].Evidence; e != nil {
+			e.Provider, e.Host, e.IP, e.Stage, e.Error, e.QueueID = attack, attack, attack, attack, attack, attack
+			e.Reply.Text = attack
+			e.TLS.Version, e.TLS.Cipher, e.TLS.Verified, e.TLS.Problem = attack, attack, false, attack
+			e.Tries = []mail.Try{{Host: attack, IP: attack, Stage: attack, Error: attack}, {Host: attack, Reply: &mail.Reply{Code: 450, Text: attack}}}
+		}
+	}
+	cancelled := mail.NewEvent(m, mail.StateCancelled, 2, monday.Add(time.Minute))
+	cancelled.By, cancelled.Reason, cancelled.State = attack, attack, mail.State(attack)
+	raw := "Subject: " + attack + "\r\nFrom: " + attack + " <a@b.example>\r\nX-Deliverd-Ref: " + attack + "\r\n\r\n" + attack + "\r\n"
+
+	s := newSite(t)
+	s.log.add(append(life, cancelled)...)
+	withPages(s, fakeCaught{{Number: 1, At: monday, From: attack, To: attack, Hello: attack, TLS: attack, Raw: []byte(raw)}})
+	for _, path := range []string{"/", "/messages/" + string(m.ID), "/search?q=" + strings.ReplaceAll(strings.ReplaceAll(attack, " ", "+"), "{", "%7B"), "/caught", "/caught/1"} {
+		resp, body := s.do("", "GET", path, "")
+		if resp.StatusCode != 200 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+		if strings.Contains(body, "<script") || strings.Contains(body, "<img") {
+			t.Errorf("%s: markup got through: %s", path, body)
+		}
+		if !strings.Contains(body, "&lt;script&gt;") {
+			t.Errorf("%s does not show the text at all", path)
+		}
+	}
+	for _, path := range []string{"/v1/messages/" + string(m.ID), "/v1/messages/" + string(m.ID) + "/events"} {
+		resp, body := s.do("", "GET", path, "")
+		if strings.Contains(body, "<script") || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: a browser could take this for a page: %s", path, body)
+		}
+	}
+}
+
+// A caught mail's HTML is shown in a frame in which nothing runs, loads or leads
+// anywhere (G06, G07).
+func TestCaughtHTMLIsSandboxed(t *testing.T) {
+	t.Parallel()
+	s := withPages(newSite(t), caughtMails())
+	resp, body := s.do("", "GET", "/caught/1/html", "")
+	if body != "<h1>Hei Kari</h1>" {
+		t.Errorf("body %q", body)
+	}
+	if got, want := resp.Header.Get("Content-Security-Policy"), "sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"; got != want {
+		t.Errorf("Content-Security-Policy %q, want %q", got, want)
+	}
+	resp, body = s.do("", "GET", "/caught/1/raw", "")
+	if body != string(caughtMails()[0].Raw) || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
+		t.Errorf("raw: %s %q", resp.Header.Get("Content-Type"), body)
+	}
+	for _, path := range []string{"/caught/9", "/caught/x/html", "/caught/-1/raw"} {
+		if resp, _ := s.do("", "GET", path, ""); resp.StatusCode != 404 {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestPagesNeedARight(t *testing.T) {
+	t.Parallel()
+	s := withPages(newSite(t), caughtMails())
+	s.auth.Open = false
+	bound := s.token("other", ScopeRead)
+	for _, path := range []string{"/", "/search?q=kari", "/messages/" + string(invite(1).ID), "/caught", "/caught/1"} {
+		if resp, _ := s.do("", "GET", path, ""); resp.StatusCode != 401 {
+			t.Errorf("%s without a token: %d", path, resp.StatusCode)
+		}
+		if _, body := s.do(bound, "GET", path, ""); strings.Contains(body, "@nordlys") || strings.Contains(body, "04711") {
+			t.Errorf("%s shows another tenant's: %s", path, body)
+		}
+	}
+}
+
+func FuzzReadCaughtMail(f *testing.F) {
+	f.Add([]byte(fmt.Sprintf(inviteMail, "7K3Q-9DXP")))
+	f.Add([]byte("Content-Type: multipart/mixed; boundary=a\r\n\r\n" + strings.Repeat("--a\r\n\r\nx\r\n", 100)))
+	f.Add([]byte("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\nContent-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\n"))
+	f.Add([]byte("Subject: \xff\xfe\r\n\r\n\xff"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		m := read(CaughtMail{Raw: raw})
+		for _, s := range []string{m.Subject, m.Sender, m.Header, m.Text, m.HTML} {
+			if strings.ToValidUTF8(s, "") != s && s != m.Subject && s != m.Sender {
+				t.Errorf("not UTF-8: %q", s)
+			}
+		}
+		if len(m.Text) > 3*maxMailText || len(m.HTML) > 3*maxMailText || len(m.Header) > 3*maxMailHeader {
+			t.Error("unbounded")
+		}
+	})
+}
