@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-const runAsProgram = "DELIVERD_TEST_RUN_AS_PROGRAM"
+const runAsProgram = "TEST_RUN_AS_DELIVERD"
 
 // A world is a daemon's surroundings: a resolver that knows every domain, and one
 // mail server for all of them. It outlives the daemons that a test starts and kills.

@@ -116,7 +116,7 @@ type LogConfig struct {
 // LabConfig is for tests and rehearsals only.
 type LabConfig struct {
 	// Dial sends outgoing connections for a port, ":25", to a loopback address.
-	Dial map[string]string `toml:"dial"`
+	Dial map[string]string `toml:"dial,inline"`
 }
 
 // Defaults returns the configuration of a daemon that was told nothing.

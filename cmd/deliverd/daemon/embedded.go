@@ -215,7 +215,9 @@ func connect(e *embedded, url string, credentials Secret, log *slog.Logger) (*na
 	return nc, nil
 }
 
-// natsLog passes the server's lines on: what it calls a notice is detail to us.
+// natsLog passes the server's lines on, a level lower: what it calls a notice is
+// detail to us, and what it warns of, such as an index rebuilt after a crash, is its
+// ordinary work. Whether the store takes writes is ours to notice (watchStore).
 type natsLog struct{ log *slog.Logger }
 
 func (l natsLog) Noticef(f string, a ...any) {

@@ -143,12 +143,18 @@ func keyType(t reflect.Type, key []string) reflect.Type {
 		return keyType(t.Elem(), key[1:])
 	case reflect.Struct:
 		for f := range t.Fields() {
-			if f.Tag.Get("toml") == key[0] && key[0] != "" {
+			if keyName(f) == key[0] && key[0] != "" {
 				return keyType(f.Type, key[1:])
 			}
 		}
 	}
 	return nil
+}
+
+// keyName is the field's key in the file, "" for one that has none.
+func keyName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+	return name
 }
 
 // nearestKey returns the known key that a misspelt one most likely means, or "".
@@ -169,7 +175,7 @@ func nearestKey(key []string) string {
 		var next reflect.Type
 		best, bestDistance := "", 3 // further than two slips is another word
 		for f := range t.Fields() {
-			name := f.Tag.Get("toml")
+			name := keyName(f)
 			if name == "" {
 				continue
 			}

@@ -86,7 +86,7 @@ func (d *Daemon) Reload(c *Config) error {
 func changedSections(a, b *Config) (names []string) {
 	va, vb := reflect.ValueOf(*a), reflect.ValueOf(*b)
 	for f := range va.Type().Fields() {
-		if name := f.Tag.Get("toml"); name != "" && !reflect.DeepEqual(va.FieldByIndex(f.Index).Interface(), vb.FieldByIndex(f.Index).Interface()) {
+		if name := keyName(f); name != "" && !reflect.DeepEqual(va.FieldByIndex(f.Index).Interface(), vb.FieldByIndex(f.Index).Interface()) {
 			names = append(names, name)
 		}
 	}
