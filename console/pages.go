@@ -266,10 +266,13 @@ func (w words) Clock(t time.Time) string { return w.clock(t) }
 // Ago returns a time as seen from now.
 func (w words) Ago(t time.Time) string { return w.ago(t) }
 
-// Span returns how long something lasted; parts of a second in milliseconds.
-func (w words) Span(d time.Duration) string {
-	if d < 2*time.Second {
+// Took returns how long something took, with two digits of a short time.
+func (w words) Took(d time.Duration) string {
+	switch {
+	case d < time.Second:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
+	case d < 10*time.Second:
+		return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
 	}
 	return w.span(d)
 }
