@@ -125,6 +125,7 @@ type results struct {
 	Searched bool
 	Query    string
 	Messages []Summary
+	Days     int // how long messages are kept
 	Hints    []string
 }
 
@@ -158,7 +159,7 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 	if err != nil {
 		return err
 	}
-	return p.show(w, r, "start", http.StatusOK, q+" – deliverd", results{Searched: true, Query: q, Messages: found}, 0)
+	return p.show(w, r, "start", http.StatusOK, q+" – deliverd", results{Searched: true, Query: q, Messages: found, Days: int(p.API.View.keep / (24 * time.Hour))}, 0)
 }
 
 func (p *Pages) messagesOf(ctx context.Context, q string, by *Principal) ([]Summary, error) {

@@ -51,14 +51,14 @@ func (v *View) FindPeople(ctx context.Context, q string, tenants []string, n int
 		return []Person{}, nil
 	}
 	found := []Summary{}
+	among, tenantArgs := amongTenants(tenants)
 	for _, way := range waysToFind(q) {
-		part, err := v.summaries(ctx, way.where, way.args, "ORDER BY id DESC", MaxLimit)
+		part, err := v.summaries(ctx, way.where+" AND "+among, append(way.args, tenantArgs...), "ORDER BY id DESC", MaxLimit)
 		if err != nil {
 			return nil, err
 		}
 		found = append(found, part...)
 	}
-	found = slices.DeleteFunc(found, func(s Summary) bool { return tenants != nil && !slices.Contains(tenants, s.Tenant) })
 	people := peopleOf(found)
 	return people[:min(len(people), limit(n))], nil
 }

@@ -92,16 +92,10 @@ func (v *View) Facts(ctx context.Context, id mail.ID) (Facts, error) {
 // List returns the messages that f chooses, the newest first. The id of the last one
 // is the cursor of the next page, if there are as many as the limit.
 func (v *View) List(ctx context.Context, f Filter) ([]Summary, error) {
-	where, args := []string{"1"}, []any{}
+	among, args := amongTenants(f.Tenants)
+	where := []string{among}
 	also := func(condition string, value any) {
 		where, args = append(where, condition), append(args, value)
-	}
-	if f.Tenants != nil {
-		marks := strings.TrimSuffix(strings.Repeat("?,", len(f.Tenants)), ",")
-		where = append(where, "tenant IN ("+marks+")")
-		for _, t := range f.Tenants {
-			args = append(args, t)
-		}
 	}
 	if f.State != "" {
 		also("state = ?", string(f.State))
@@ -116,6 +110,17 @@ func (v *View) List(ctx context.Context, f Filter) ([]Summary, error) {
 		also("id < ?", string(f.Before))
 	}
 	return v.summaries(ctx, strings.Join(where, " AND "), args, "ORDER BY id DESC", limit(f.Limit))
+}
+
+// amongTenants is the condition that a row is one of these tenants', as in Filter.
+func amongTenants(tenants []string) (where string, args []any) {
+	if tenants == nil {
+		return "1", nil
+	}
+	for _, t := range tenants {
+		args = append(args, t)
+	}
+	return "tenant IN (" + strings.TrimSuffix(strings.Repeat("?,", len(tenants)), ",") + ")", args
 }
 
 func limit(n int) int {

@@ -206,8 +206,8 @@ func drain(events <-chan mail.LoggedEvent, first mail.LoggedEvent) []mail.Logged
 	return batch
 }
 
-// fit rebuilds the view if the log isn't the one that it was made from (its newest
-// place lies before ours), or has dropped events that we never saw.
+// fit rebuilds the view if the log isn't the one that it was made from, or has
+// dropped events that we never saw.
 func (v *View) fit(ctx context.Context, log Log) error {
 	place := v.hub.place()
 	if log.Bounds == nil || place == 0 {
@@ -217,11 +217,30 @@ func (v *View) fit(ctx context.Context, log Log) error {
 	if err != nil {
 		return err
 	}
-	if place <= last && place+1 >= first {
+	fits := place <= last && place+1 >= first
+	if fits {
+		if fits, err = v.sameLog(ctx, log); err != nil {
+			return err
+		}
+	}
+	if fits {
 		return nil
 	}
 	v.log.Info("the view does not fit the event log and is rebuilt", "place", place, "first", first, "last", last)
 	return v.rebuild(ctx)
+}
+
+// sameLog compares our newest event with the log's at its place: a log that was
+// begun anew, and has grown past our place meanwhile, has another one there.
+func (v *View) sameLog(ctx context.Context, log Log) (bool, error) {
+	ours, err := v.events(ctx, "seq = (SELECT max(seq) FROM events)")
+	if err != nil || len(ours) == 0 {
+		return true, err
+	}
+	for e, err := range log.Events(ctx, ours[0].Seq-1) {
+		return err == nil && e.Seq == ours[0].Seq && factID(e) == ours[0].ID, err
+	}
+	return false, ctx.Err()
 }
 
 // rebuild replaces the store by an empty one.

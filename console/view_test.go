@@ -128,6 +128,13 @@ func TestViewIsRebuilt(t *testing.T) {
 				log.events[i].Seq += 100
 			}
 		},
+		"a log begun anew": func(t *testing.T, _ string, log *testLog) {
+			log.events = nil
+			for n := range 60 {
+				m := invite(1000 + n)
+				log.add(greylistedThenHandedOver(m)...)
+			}
+		},
 		"spoiled pages": func(t *testing.T, path string, _ *testLog) {
 			b, err := os.ReadFile(path)
 			if err != nil {
@@ -387,4 +394,30 @@ func exec(t *testing.T, path, statement string) {
 	if _, err := db.Exec(statement); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Reported as events a second: a node that starts without a view reads the whole log.
+func BenchmarkApply(b *testing.B) {
+	v, err := OpenView(b.Context(), ViewOptions{Path: filepath.Join(b.TempDir(), "view.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer v.Close()
+	n := 0
+	var seq uint64
+	for b.Loop() {
+		var batch []mail.LoggedEvent
+		for len(batch) < batchSize {
+			m := invite(n)
+			n++
+			for _, e := range greylistedThenHandedOver(m) {
+				seq++
+				batch = append(batch, mail.LoggedEvent{Seq: seq, Event: e})
+			}
+		}
+		if err := v.apply(b.Context(), batch); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(seq)/b.Elapsed().Seconds(), "events/s")
 }

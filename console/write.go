@@ -33,9 +33,7 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	defer insert.Close()
 	for _, e := range batch {
 		place = max(place, e.Seq)
-		if e.ID == "" {
-			e.ID = "place." + strconv.FormatUint(e.Seq, 10)
-		}
+		e.ID = factID(e)
 		if err := keepEvent(ctx, insert, e); err != nil {
 			return err
 		}
@@ -62,6 +60,15 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	}
 	v.hub.moveTo(place, slices.Collect(maps.Keys(touched))...)
 	return nil
+}
+
+// factID is the identity of a fact. One that was recorded without any is itself
+// alone.
+func factID(e mail.LoggedEvent) string {
+	if e.ID == "" {
+		return "place." + strconv.FormatUint(e.Seq, 10)
+	}
+	return e.ID
 }
 
 // insertEvent: of a fact recorded twice the one at the lower place is kept,
