@@ -1,8 +1,10 @@
 package dnscheck
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +26,41 @@ type Sender struct {
 // known reports whether anything is configured that can be checked.
 func (u *Sender) known() bool {
 	return u != nil && (len(u.Addresses) > 0 || u.Hello != "" || u.ReturnPath != "" || u.From != "" || len(u.Keys) > 0)
+}
+
+// Identity reports on our own side alone: whether others can verify our mail.
+// The report's domain is the one of our From.
+func (r *Resolver) Identity(ctx context.Context, o Options) Report {
+	began := r.options.Now()
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(o.Limit, checkLimit))
+	defer cancel()
+	o.Sender = cmp.Or(o.Sender, &Sender{})
+	u := o.Sender
+	s := newSurvey(r, lowerASCII(cmp.Or(u.From, u.ReturnPath)), &o)
+	s.ours = true
+	report := Report{Version: 1, Query: s.domain, Domain: s.domain, At: began, Allowlist: []Advice{}}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.sender(ctx) })
+	if s.domain != "" {
+		wg.Go(func() { s.dmarc(ctx) })
+	}
+	envelope := newSurvey(r, lowerASCII(u.ReturnPath), &o)
+	envelope.ours = true
+	if envelope.domain != "" {
+		wg.Go(func() { envelope.spf(ctx) })
+	}
+	wg.Wait()
+	envelope.unanswered(ctx, &reception{})
+	s.unanswered(ctx, &reception{})
+	for _, f := range envelope.findings {
+		s.add(f.Code, f.Subject, f.Text, func(g *Finding) { *g = f })
+	}
+	maps.Copy(s.facts, envelope.facts)
+	report.Facts, report.Findings = s.facts, s.sorted()
+	report.concludeOurs(phrasesOf(o.Lang))
+	report.Queries = s.questions() + envelope.questions()
+	report.TookMS = r.options.Now().Sub(began).Milliseconds()
+	return report
 }
 
 // sender reports on our own side.
@@ -119,7 +156,7 @@ func (s *survey) sendsFor(ctx context.Context, addr netip.Addr) {
 	switch verdict.Result {
 	case SPFPass:
 	case SPFTemperror:
-		s.add("spf.temperror", u.ReturnPath, "Our own SPF policy could not be looked up now: "+verdict.Problem+".", whose(OurMail, Us))
+		s.add("spf.temperror", u.ReturnPath, "Our own SPF policy could not be looked up now: "+verdict.Problem+".", about(OurMail))
 	default:
 		mechanism := "ip4:"
 		if !addr.Is4() {

@@ -48,7 +48,7 @@ type method struct {
 }
 
 // steps are a method's words in one language. {from}, {return_path}, {dkim},
-// {ips}, {hello} and {links} stand for our values.
+// {ip}, {hello} and {links} stand for our values.
 type steps struct {
 	Method  string   `json:"method,omitempty"`
 	Steps   []string `json:"steps"`

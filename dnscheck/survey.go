@@ -32,6 +32,7 @@ type survey struct {
 	resolver *Resolver
 	domain   string
 	options  *Options
+	ours     bool // the domain is one of ours, so that its findings are about our mail
 
 	mu       sync.Mutex
 	asked    map[question]bool
@@ -50,11 +51,14 @@ func newSurvey(r *Resolver, domain string, o *Options) *survey {
 func (s *survey) add(name, subject, text string, more ...detail) {
 	c := codes[name]
 	f := Finding{Code: name, State: c.state, Subject: subject, Text: text, RFC: c.rfc, Concerns: c.concerns, WhoActs: TheirIT}
-	if c.concerns == OurMail {
-		f.WhoActs = Us
-	}
 	for _, d := range more {
 		d(&f)
+	}
+	if s.ours {
+		f.Concerns = OurMail
+	}
+	if f.Concerns == OurMail {
+		f.WhoActs = Us
 	}
 	if f.State == StateInfo || f.State == StateOK || f.State == StateUnknown {
 		f.WhoActs = Nobody
@@ -116,10 +120,8 @@ func record(a Answer, kind, data string) detail {
 	return shown(printable(line, maxEvidence-len(source)-1) + source + ")")
 }
 
-// whose says that a finding is about other mail than the catalogue says.
-func whose(c Concern, who Who) detail {
-	return func(f *Finding) { f.Concerns, f.WhoActs = c, who }
-}
+// about says that a finding is about other mail than the catalogue says.
+func about(c Concern) detail { return func(f *Finding) { f.Concerns = c } }
 
 // questions is how many different ones were asked.
 func (s *survey) questions() int {

@@ -75,9 +75,9 @@ func (s *survey) failure(lookup *Error) {
 	case lookup.RCode != "":
 		name, text = "dns.servfail", "The servers failed to answer %s of %s."
 	}
-	about := whose(Receiving, Nobody)
+	concern := Receiving
 	if lookup.Type == "TXT" || lookup.Type == "SPF" {
-		about = whose(TheirMail, Nobody)
+		concern = TheirMail
 	}
-	s.add(name, lookup.Domain, fmt.Sprintf(text, lookup.Type, lookup.Domain), shown(lookup.Error()), about)
+	s.add(name, lookup.Domain, fmt.Sprintf(text, lookup.Type, lookup.Domain), shown(lookup.Error()), about(concern))
 }

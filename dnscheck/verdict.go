@@ -12,6 +12,7 @@ type phrases struct {
 	held, undeliverable, unknown      string
 	askAllow, askSpelling, askFix     string
 	askUs, askAgain                   string
+	oursWell, oursIll, oursUnknown    string
 	reasons                           map[string]string // by finding code
 }
 
@@ -28,6 +29,9 @@ var languages = map[string]*phrases{
 		askFix:        "Their IT has to repair this: %s",
 		askUs:         "We have to repair this: %s",
 		askAgain:      "Check again in a few minutes.",
+		oursWell:      "Our side is in order: others can verify our mail.",
+		oursIll:       "Our mail will be refused or held in places: %s",
+		oursUnknown:   "It is unknown whether our side is in order: the DNS did not answer.",
 		reasons:       map[string]string{},
 	},
 	"fi": {
@@ -42,6 +46,9 @@ var languages = map[string]*phrases{
 		askFix:        "Heidän IT-tukensa on korjattava tämä: %s",
 		askUs:         "Meidän on korjattava tämä: %s",
 		askAgain:      "Tarkista uudelleen muutaman minuutin kuluttua.",
+		oursWell:      "Oma puolemme on kunnossa: muut voivat todentaa viestimme.",
+		oursIll:       "Viestimme torjutaan tai pysäytetään paikoin: %s",
+		oursUnknown:   "Ei tiedetä, onko oma puolemme kunnossa: nimipalvelu ei vastannut.",
 		reasons: map[string]string{
 			"domain.invalid":        "se ei ole verkkotunnus.",
 			"domain.nxdomain":       "verkkotunnusta ei ole olemassa.",
@@ -108,6 +115,24 @@ func (report *Report) conclude(s *survey, m *reception) {
 		if report.Provider != nil && len(report.Allowlist) > 0 {
 			report.Next = fmt.Sprintf(p.askAllow, report.Provider.Name)
 		}
+	}
+}
+
+// concludeOurs gives the verdict on our own side.
+func (report *Report) concludeOurs(p *phrases) {
+	report.Verdict, report.Summary, report.WhoActs = Arrives, p.oursWell, Nobody
+	if i := slices.IndexFunc(report.Findings, func(f Finding) bool { return f.State == StateFail }); i >= 0 {
+		f := &report.Findings[i]
+		reason := f.Text
+		if local := p.reasons[f.Code]; local != "" {
+			reason = local
+		}
+		report.Verdict, report.Summary = Held, fmt.Sprintf(p.oursIll, reason)
+		report.Next, report.WhoActs = report.cure(p, f)
+		return
+	}
+	if slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.State == StateUnknown }) {
+		report.Verdict, report.Summary, report.Next = Unknown, p.oursUnknown, p.askAgain
 	}
 }
 
