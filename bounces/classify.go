@@ -36,45 +36,64 @@ type Verdict struct {
 // a verdict, and the same one each time. Only the first 1 KiB of the text is looked
 // at. It is safe for concurrent use.
 func Classify(s Said) Verdict {
+	v, _ := classify(s, false)
+	return v
+}
+
+// strength is how much a rule that decided has to go by.
+type strength int
+
+const (
+	strengthNone  strength = iota // no rule
+	strengthVague                 // a word or a basic code
+	strengthCode                  // an enhanced code
+	strengthText                  // a text that is known
+)
+
+// classify is Classify, for a text that may have no code: it was said for good if
+// final.
+func classify(s Said, final bool) (Verdict, strength) {
 	t := compiled()
 	text := s.Reply.Text
 	if len(text) > maxText {
 		text = text[:maxText]
 	}
 	var n normaliser
-	normal := n.normalise(text, s.Reply.Code)
-	enhanced := effectiveCode(s.Reply, text)
 	var found bits
-	t.matcher.scan(normal, &found)
+	t.matcher.scan(n.normalise(text, s.Reply.Code), &found)
 
 	v := Verdict{Cause: mail.CauseUnknown}
+	enhanced := effectiveCode(s.Reply, text)
 	mask := t.provider(&v, s, &found)
-	weak := true
+	weak, strong := true, strengthNone
 	for n := range t.rules {
 		r := &t.rules[n]
 		if r.hasText && !found.text(n) || found.unless(n) || !r.holds(s, enhanced, mask) {
 			continue
 		}
-		v.Cause, v.Rule, weak = r.cause, r.name, r.weak
+		v.Cause, v.Rule, weak, strong = r.cause, r.name, r.weak, r.strength
 		break
 	}
-	v.decide(s, enhanced, weak)
+	code := s.Reply.Code
+	switch {
+	case code == 0 && enhanced[0] != 0:
+		code = enhanced[0] * 100
+	case code == 0 && final:
+		code = 500
+	}
+	v.decide(code, s.Stage, enhanced, weak)
 	if v.Retry {
 		v.RetryAfter = waitHint(text)
 	}
-	return v
+	return v, strong
 }
 
 // decide sets what follows from the cause and the codes.
-func (v *Verdict) decide(s Said, enhanced mail.EnhancedCode, weak bool) {
-	code := s.Reply.Code
-	if code == 0 {
-		code = enhanced[0] * 100
-	}
+func (v *Verdict) decide(code int, stage mail.Stage, enhanced mail.EnhancedCode, weak bool) {
 	switch {
 	case code >= 400 && code < 500:
 		v.Hard = false
-	case code == 552 && s.Stage == mail.StageRcpt && v.Cause != mail.CauseBadMailbox && v.Cause != mail.CauseInactiveMailbox:
+	case code == 552 && stage == mail.StageRcpt && v.Cause != mail.CauseBadMailbox && v.Cause != mail.CauseInactiveMailbox:
 		// RFC 5321 4.5.3.1.10: a 552 to RCPT is to be read as 452.
 		v.Hard = false
 	default:

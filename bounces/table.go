@@ -37,6 +37,7 @@ type rule struct {
 	stages    []mail.Stage
 	hasText   bool // any of its texts must be found
 	weak      bool // not enough to suppress an address on
+	strength  strength
 	examples  []string
 }
 
@@ -148,7 +149,7 @@ func (t *table) loadRules(b *builder, file, text string) error {
 			}
 			b.words[bl.name] = strings.Join(all, "|")
 		case "rule":
-			if err := t.loadRule(b, bl); err != nil {
+			if err := t.loadRule(b, bl, fileStrength(file)); err != nil {
 				return fmt.Errorf("%s:%d: rule %s: %w", file, bl.line, bl.name, err)
 			}
 		default:
@@ -158,8 +159,17 @@ func (t *table) loadRules(b *builder, file, text string) error {
 	return nil
 }
 
-func (t *table) loadRule(b *builder, bl block) error {
-	r := rule{name: bl.name}
+// fileStrength is how much the rules of a file go by: the vague ones are in files of
+// their own, the last.
+func fileStrength(file string) strength {
+	if strings.Contains(file, "/8") || strings.Contains(file, "/9") {
+		return strengthVague
+	}
+	return strengthText
+}
+
+func (t *table) loadRule(b *builder, bl block, s strength) error {
+	r := rule{name: bl.name, strength: s}
 	n := len(t.rules)
 	for _, f := range bl.fields {
 		var err error
@@ -210,6 +220,9 @@ func (t *table) loadRule(b *builder, bl block) error {
 	}
 	if r.cause == "" || !r.hasText && r.codes == nil {
 		return fmt.Errorf("wants a cause, and a text or a code")
+	}
+	if !r.hasText && s == strengthText {
+		r.strength = strengthCode
 	}
 	t.rules = append(t.rules, r)
 	return nil
