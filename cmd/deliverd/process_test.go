@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"github.com/deliverd/deliverd/client"
 	"github.com/deliverd/deliverd/deliver"
 	"github.com/deliverd/deliverd/deliver/smtptest"
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(runAsProgram) != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){"deliverd": main})
 }
 
 const runAsProgram = "TEST_RUN_AS_DELIVERD"

@@ -73,19 +73,17 @@ func (e *embedded) addUsers(clientPassword string) error {
 	if err != nil {
 		return err
 	}
+	client := &server.User{Username: "client", Permissions: clientPermissions()}
 	if clientPassword == "" {
-		// Who comes without a name is "client"; who says that name needs a password that
-		// nobody has.
-		e.opts.NoAuthUser, clientPassword = "client", rand.Text()
+		e.opts.NoAuthUser = client.Username // whoever comes without a name
+	} else {
+		theirs, err := bcrypt.GenerateFromPassword([]byte(clientPassword), bcrypt.DefaultCost)
+		if err != nil {
+			return fmt.Errorf("nats.password: %w", err) // longer than 72 bytes
+		}
+		client.Password = string(theirs)
 	}
-	theirs, err := bcrypt.GenerateFromPassword([]byte(clientPassword), bcrypt.DefaultCost)
-	if err != nil {
-		return fmt.Errorf("nats.password: %w", err) // longer than 72 bytes
-	}
-	e.opts.Users = []*server.User{
-		{Username: "deliverd", Password: string(ours)},
-		{Username: "client", Password: string(theirs), Permissions: clientPermissions()},
-	}
+	e.opts.Users = []*server.User{{Username: "deliverd", Password: string(ours)}, client}
 	return nil
 }
 
