@@ -57,6 +57,29 @@ func TestFaultsOfTheEnvelope(t *testing.T) {
 			state: mail.StateAccepted, host: "mx2.dest.example"},
 		{name: "A23 421 to MAIL everywhere", scripts: only(hi + commands + "S: 421 4.3.2 shutting down\nclose"),
 			state: mail.StateDelayed, cause: "*", stage: mail.StageMail, text: "421"},
+		{name: "A23 421 to RCPT and no close: the next host at once", scripts: then(hi + commands + ok + "S: 421 4.3.2 shutting down\nhang"),
+			state: mail.StateAccepted, host: "mx2.dest.example", within: time.Second},
+		{name: "450 to MAIL is the host's: the next", scripts: then(hiPlain + mailCmd + "S: 450 4.7.1 not from you now\n" + bye),
+			state: mail.StateAccepted, host: "mx2.dest.example"},
+		{name: "452 4.3.1 to RCPT is the host's: the next", scripts: then(hiPlain + mailCmd + ok + rcptCmd + "S: 452 4.3.1 disk full\n" + bye),
+			state: mail.StateAccepted, host: "mx2.dest.example"},
+		{name: "421 to DATA is the host's: the next", scripts: then(hiPlain + mailCmd + ok + rcptCmd + ok + dataCmd + "S: 421 4.3.2 shutting down\nclose"),
+			state: mail.StateAccepted, host: "mx2.dest.example"},
+		{name: "a 5.1.1 before MAIL never suppresses", number: 2, scripts: only("S: 220 mx\nC: EHLO\nS: 550 5.1.1 no such user\n" + bye),
+			state: mail.StateRefused, cause: "*"},
+		{name: "a full mailbox by 5xx, once", scripts: only(hiPlain + mailCmd + ok + rcptCmd + "S: 550 5.2.2 mailbox full\n" + bye),
+			state: mail.StateDelayed, cause: mail.CauseMailboxFull},
+		{name: "a full mailbox by 5xx, again", number: 2, scripts: only(hiPlain + mailCmd + ok + rcptCmd + "S: 550 5.2.2 mailbox full\n" + bye),
+			state: mail.StateRefused, cause: mail.CauseMailboxFull},
+		{name: "greylisted by 5xx", number: 3, scripts: only(hiPlain + mailCmd + ok + rcptCmd + "S: 550 5.7.1 Greylisted, please try again later\n" + bye),
+			state: mail.StateDelayed, cause: mail.CauseGreylisted},
+		{name: "the provider is known by its host", scripts: only(accepting), state: mail.StateAccepted,
+			change: func(_ *Options, p *Plan, _ *mail.Attempt) { p.Hosts[0].Name = "aspmx.l.google.com" },
+			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
+				if !strings.HasPrefix(o.Evidence.Provider, "g") {
+					t.Errorf("the provider is %q", o.Evidence.Provider)
+				}
+			}},
 		{name: "A24 450 greylisted", scripts: only(hi + commands + ok + "S: 450 4.2.0 Greylisted, please try again in 300 seconds\nS: 554 5.5.1 no valid recipients\n" + bye0),
 			state: mail.StateDelayed, cause: mail.CauseGreylisted, stage: mail.StageRcpt,
 			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
@@ -156,7 +179,7 @@ func TestFaultsOfTheDot(t *testing.T) {
 			state: mail.StateDelayed, cause: mail.CauseProtocol, ambig: true, stage: mail.StageDot},
 		{name: "A40 451 after the dot", scripts: only(upToDot + "S: 451 4.3.0 not now\n" + bye),
 			state: mail.StateDelayed, cause: "*", stage: mail.StageDot, text: "451 4.3.0"},
-		{name: "A40 421 after the dot", scripts: only(upToDot + "S: 421 4.3.0 not now\nclose"),
+		{name: "A40 421 after the dot", scripts: map[string][]string{mx1: {upToDot + "S: 421 4.3.0 not now\nclose"}, mx2: nil},
 			state: mail.StateDelayed, cause: "*", stage: mail.StageDot, text: "421 4.3.0"},
 		{name: "A41 554 5.7.1 after the dot", scripts: only(upToDot + "S: 554 5.7.1 Message rejected due to content restrictions\n" + bye),
 			state: mail.StateRefused, cause: "*", stage: mail.StageDot, text: "554 5.7.1"},

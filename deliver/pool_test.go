@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -133,7 +134,7 @@ func TestFaultA31IsRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		outcomes, _ := sequence(t, only(
 			hi+mailCmd+ok+"hang",
-			hi+oneByOne+queued+bye,
+			hi+mailCmd+"nothing 1s\n"+ok+rcptCmd+"nothing 1s\n"+ok+dataCmd+goOn+"C.\n"+queued+bye,
 			accepting,
 		), nil, 0, 0, 61*time.Minute)
 		if outcomes[0].State != mail.StateDelayed {
@@ -175,6 +176,50 @@ func TestFaultA01AllDead(t *testing.T) {
 	})
 }
 
+// What failed on a connection that waited is not asked again on a fresh one.
+func TestReusedConnectionDecides(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		outcomes, _ := sequence(t, map[string][]string{
+			mx1: {hi + envelopeOK + queued + commands + "S: 450 4.3.2 not now\nS: 503 no\nS: 503 no\n" + bye},
+			mx2: {accepting},
+		}, nil, 0, 0)
+		allAccepted(t, outcomes, false, false)
+		if o := outcomes[1]; o.Evidence.Host != "mx2.dest.example" || len(o.Evidence.Tries) != 1 {
+			t.Errorf("got %+v", o)
+		}
+	})
+}
+
+// A45 in a kernel: what ended or was said while a connection waited is noticed when it
+// is taken, before anything is written.
+func TestTakeLooksFirst(t *testing.T) {
+	t.Parallel()
+	for _, script := range []string{hi + envelopeOK + queued + "close", hi + envelopeOK + queued + "wait 10ms\nS: 421 idle\nhang"} {
+		network := smtptest.NewNetwork(nil, only(script)).Loopback()
+		plan := twoHosts(nil)
+		d := newDeliverer(t, testOptions(t, network, plan))
+		if o := d.Attempt(t.Context(), &mail.Attempt{Message: testMessage(), Number: 1}); o.State != mail.StateAccepted {
+			t.Fatalf("got %+v", o)
+		}
+		key := keyOf(&plan, plan.targets()[0])
+		for {
+			d.pool.mu.Lock()
+			waits := d.pool.idle[key]
+			d.pool.mu.Unlock()
+			if len(waits) == 0 || !quiet(waits[0].raw) {
+				break
+			}
+			runtime.Gosched()
+		}
+		if c := d.pool.take(t.Context(), key); c != nil {
+			t.Error("a connection at its end was given out")
+		}
+		d.Close()
+		network.Close()
+	}
+}
+
 // The pool keeps no more than it may, and none across policies.
 func TestPoolBounds(t *testing.T) {
 	t.Parallel()
@@ -183,7 +228,7 @@ func TestPoolBounds(t *testing.T) {
 		network := smtptest.NewNetwork(nil, only(slow, slow, slow))
 		plan := twoHosts(nil)
 		o := testOptions(t, network, plan)
-		o.Pool.PerHost, o.Pool.Total, o.Pool.Idle = 2, 2, time.Hour
+		o.Pool.PerHost, o.Pool.Idle = 2, time.Hour
 		d := newDeliverer(t, o)
 		done := make(chan mail.Outcome)
 		for range 3 {

@@ -89,7 +89,7 @@ type conn struct {
 type capabilities struct {
 	startTLS   bool
 	pipelining bool
-	size       int64 // the largest message it takes; 0: no limit is known
+	size       int64 // the largest message it takes; 0 or less: no limit is known
 	auth       []string
 }
 
@@ -195,9 +195,7 @@ func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeout
 	c := &conn{raw: raw, Conn: raw, replies: newReplyReader(raw), wait: wait, target: t, hello: d.options.Hello, born: time.Now()}
 	release := c.bind(ctx)
 	f := c.start(ctx, d, p, policy)
-	if !release() && f == nil {
-		f = c.fail(mail.StageHello, context.Cause(ctx))
-	}
+	release() // where that comes too late, the next write finds the connection closed
 	if f == nil {
 		return c, nil
 	}
@@ -222,13 +220,9 @@ func (d *Deliverer) dialTCP(ctx context.Context, addr netip.AddrPort, timeout ti
 	if addr.Addr().Is4() {
 		network = "tcp4"
 	}
-	dialCtx, cancel := context.WithTimeout(ctx, timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	conn, err := d.dial(dialCtx, network, addr.String())
-	if err != nil && ctx.Err() == nil && dialCtx.Err() != nil {
-		return nil, errTimeout
-	}
-	return conn, err
+	return d.dial(ctx, network, addr.String())
 }
 
 // start goes from the greeting to where MAIL can be said.
@@ -325,10 +319,10 @@ func parseCapabilities(r reply) capabilities {
 		case "PIPELINING":
 			c.pipelining = true
 		case "SIZE":
-			// RFC 1870 3: no argument, or 0, is no fixed limit; what is no number, or one
-			// beyond 63 bits, tells nothing.
+			// RFC 1870 3: no argument, or 0, is no fixed limit; what is no number, a negative
+			// one, or one beyond 63 bits, tells nothing.
 			if len(words) > 1 {
-				if n, err := strconv.ParseInt(words[1], 10, 64); err == nil && n > 0 {
+				if n, err := strconv.ParseInt(words[1], 10, 64); err == nil {
 					c.size = n
 				}
 			}

@@ -87,28 +87,19 @@ func (c *conn) send(e *envelope) (mail.Reply, *failure) {
 		f.ambiguous = true
 		return mail.Reply{}, f
 	case r.negative():
-		c.ended()
+		c.dirty = false
 		return mail.Reply{}, c.refuse(mail.StageDot, r)
 	case !r.positive():
 		f := c.unexpected(mail.StageDot, r)
 		f.ambiguous = true
 		return mail.Reply{}, f
 	}
-	c.ended()
+	c.dirty = false
 	return r.said(), nil
 }
 
 // errTooLarge says that the message is over the SIZE that the server declared.
 var errTooLarge = errors.New("the message is larger than the server takes")
-
-// ended notes that a transaction came to its end, and gives up a connection on which
-// more was said than asked for.
-func (c *conn) ended() {
-	c.dirty = false
-	if !c.broken && !c.insync() {
-		c.broken = true
-	}
-}
 
 // begin says MAIL, RCPT and DATA, in one write where the server pipelines (RFC
 // 2920), and returns nil when the server waits for the message.

@@ -114,7 +114,8 @@ func (t *tries) byReply(o *mail.Outcome, f *failure) {
 	if f.reply.Code/100 == 4 || t.retry5xx(f, v) {
 		o.State = mail.StateDelayed
 	}
-	o.Suppress = o.State == mail.StateRefused && v.Suppress
+	// What is said before MAIL is about us, whatever its words.
+	o.Suppress = o.State == mail.StateRefused && v.Suppress && f.scope() != scopeHost
 }
 
 // retry5xx reports whether a 5xx is worth another attempt all the same.
@@ -123,12 +124,9 @@ func (t *tries) retry5xx(f *failure, v bounces.Verdict) bool {
 	case v.Cause == mail.CauseGreylisted || v.Cause == mail.CauseRateLimited:
 		return true // it says itself that we are to come back
 	case f.scope() == scopeHost && !t.everyHost(true, func(g *failure) bool { return g.reply != nil && g.reply.Code/100 == 5 }):
-		return true // FAULTS A06
+		return true // another host may yet take it
 	case f.scope() == scopeHost, v.Retry:
-		return t.attempt.Number <= 1
-	case f.stage == mail.StageRcpt && f.reply.Code == 552:
-		// RFC 5321 4.5.3.1.10: take it for 452. FAULTS A26: once.
-		return t.attempt.Number <= 1
+		return t.attempt.Number <= 1 // FAULTS A06, A26: once
 	}
 	return false
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 //	C.                        read lines up to the lone dot
 //	read 10                   read so many bytes
 //	wait 5s
+//	nothing 5s                the client says nothing for so long
 //	tls                       take a TLS handshake
 //	hang                      read, and say nothing, until the client closes
 //	deaf                      read nothing until the client closes its pipe, or the
@@ -109,6 +111,8 @@ func (p *player) step(line string) (done bool, err error) {
 		d, err := time.ParseDuration(rest)
 		time.Sleep(d)
 		return false, err
+	case "nothing":
+		return false, p.nothing(rest)
 	case "tls":
 		return false, p.handshake()
 	case "hang":
@@ -183,6 +187,20 @@ func (p *player) message() error {
 			return nil
 		}
 	}
+}
+
+func (p *player) nothing(rest string) error {
+	d, err := time.ParseDuration(rest)
+	if err != nil {
+		return err
+	}
+	p.conn.SetReadDeadline(time.Now().Add(d))
+	defer p.conn.SetReadDeadline(time.Time{})
+	said, err := p.br.Peek(1)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return fmt.Errorf("the client said %q, %v", said, err)
 }
 
 func (p *player) handshake() error {
