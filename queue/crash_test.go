@@ -151,10 +151,14 @@ func crashOnce(t *testing.T, b *bench, c *crash) (died bool) {
 			died = true
 		default:
 		}
-		q.cancel() // outcomes that can't be recorded are not waited for
 		cancel()
+		closed := make(chan struct{})
+		go func() { // outcomes that can't be recorded are not waited for
+			defer close(closed)
+			q.Close()
+		}()
 		wg.Wait()
-		q.Close()
+		<-closed
 	} else {
 		died = true
 	}

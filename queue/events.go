@@ -28,6 +28,7 @@ func (q *Queue) Record(ctx context.Context, e mail.Event) error {
 	}
 	done := make(chan error, 1)
 	w := eventWrite(e)
+	w.lazy = 0 // someone waits
 	w.done = func(_ uint64, err error) { done <- err }
 	q.store.appenders[eventStream].add(w)
 	if err := <-done; err != nil {

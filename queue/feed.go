@@ -217,18 +217,26 @@ func (q *Queue) sayRevision(sh *shard, r *record, rev uint64) {
 	})
 }
 
-// bury removes what is left of an ended message whose last word is in the log.
+// burialLinger is how long a burial may wait for company; see appender.
+const burialLinger = 250 * time.Millisecond
+
+// bury removes what is left of an ended message whose last word is in the log. What a
+// crash leaves unburied the next owner's scan finds.
 func (q *Queue) bury(sh *shard, id mail.ID, rev uint64, signed bool) {
 	if signed {
-		q.store.add(sh.bucket, newWrite(sh.bucket, signedKey(id), nil, casNone, marker(markerLife), func(uint64, error) {
+		w := newWrite(sh.bucket, signedKey(id), nil, casNone, marker(markerLife), func(uint64, error) {
 			// Its own time to live ends it otherwise.
-		}))
+		})
+		w.lazy = burialLinger
+		q.store.add(sh.bucket, w)
 	}
-	q.store.add(sh.bucket, newWrite(sh.bucket, idKey(id), nil, rev, marker(markerLife), func(_ uint64, err error) {
+	w := newWrite(sh.bucket, idKey(id), nil, rev, marker(markerLife), func(_ uint64, err error) {
 		if err != nil && !errors.Is(err, errConflict) {
 			q.later(5*time.Second, func() { q.bury(sh, id, rev, signed) })
 		}
-	}))
+	})
+	w.lazy = burialLinger
+	q.store.add(sh.bucket, w)
 }
 
 // load reads a record and its revision.

@@ -138,7 +138,9 @@ func (q *Queue) acquire(sh *shard) bool {
 	}
 	saved, err := q.loadMark(sh)
 	if err != nil {
-		q.o.Log.Warn("a shard's mark could not be read", "shard", sh.n, "err", err)
+		if q.ctx.Err() == nil {
+			q.o.Log.Warn("a shard's mark could not be read", "shard", sh.n, "err", err)
+		}
 		return false // the lease lapses, or is taken again
 	}
 	sh.rev, sh.leaving = seq, false

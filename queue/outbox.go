@@ -63,6 +63,9 @@ func (o *outbox) mark() uint64 {
 	return m
 }
 
+// eventLinger is how long an event may wait for company; see appender.
+const eventLinger = 20 * time.Millisecond
+
 const (
 	headerEventID      = "D-Message"
 	headerEventExpires = "D-Expires"
@@ -122,7 +125,7 @@ func eventWrite(e mail.Event) *write {
 		m.Header[headerEventID] = []string{string(e.Message)}
 		m.Header[headerEventExpires] = []string{e.ExpiresAt.UTC().Format(time.RFC3339)}
 	}
-	return &write{msg: m}
+	return &write{msg: m, lazy: eventLinger}
 }
 
 func eventSubject(e mail.Event) string {

@@ -156,8 +156,12 @@ func (o *Options) kind(name string) mail.Kind {
 }
 
 // Close gives up the leases and stops everything that Open started. Work must have
-// returned. The connection stays open.
+// returned. The connection stays open, and must have been until now. Closing twice does
+// nothing.
 func (q *Queue) Close() error {
+	if q.ctx.Err() != nil {
+		return nil
+	}
 	q.cancel()
 	q.wg.Wait()
 	err := q.giveUp()

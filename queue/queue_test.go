@@ -47,11 +47,6 @@ func testLog(tb testing.TB) *slog.Logger {
 func newBench(tb testing.TB, change func(*Options)) *bench {
 	b := &bench{tb: tb, server: natstest.Start(tb, tb.TempDir()), ring: NewKeyRing(), change: change}
 	b.open()
-	tb.Cleanup(func() {
-		if b.q != nil {
-			b.q.Close()
-		}
-	})
 	return b
 }
 
@@ -75,6 +70,9 @@ func (b *bench) open() {
 		b.tb.Fatal(err)
 	}
 	b.q = q
+	b.tb.Cleanup(func() { // before the connection's, and again is harmless
+		q.Close()
+	})
 }
 
 func (b *bench) message(kind, to, person string) *mail.Message {

@@ -93,7 +93,7 @@ func openStore(ctx context.Context, nc *nats.Conn, o *Options) (*store, error) {
 }
 
 func (s *store) appender(stream string) {
-	s.appenders[stream] = &appender{stream: stream, acks: s.acks}
+	s.appenders[stream] = &appender{stream: stream, acks: s.acks, pace: newPace()}
 }
 
 // bucket is a key-value bucket that refuses, rather than forgets, when it is full.
