@@ -258,7 +258,12 @@ func TestSuppressions(t *testing.T) {
 	if resp.StatusCode != http.StatusNoContent {
 		t.Errorf("lift: %d", resp.StatusCode)
 	}
-	if got, want := s.backend.noted(), []string{"suppress 04711 x@y.example tester asked for it", "lift 04711 x@y.example tester mailbox made"}; !slices.Equal(got, want) {
+	resp, _ = s.do(bound, "DELETE", "/v1/suppressions", `{"tenant":"04711","address":"x@y.example","reason":"mailbox made"}`)
+	if resp.StatusCode != http.StatusNoContent {
+		t.Errorf("lift, told in the body: %d", resp.StatusCode)
+	}
+	lifted := "lift 04711 x@y.example tester mailbox made"
+	if got, want := s.backend.noted(), []string{"suppress 04711 x@y.example tester asked for it", lifted, lifted}; !slices.Equal(got, want) {
 		t.Errorf("acts %q, want %q", got, want)
 	}
 	resp, body = s.do(bound, "POST", "/v1/suppressions", `{"tenant":"other","address":"x@y.example","reason":"r"}`)

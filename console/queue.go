@@ -182,24 +182,37 @@ func (a *API) suppress(w http.ResponseWriter, r *http.Request, by *Principal) er
 	return nil
 }
 
-// lift takes its three values from the query: a DELETE's body means nothing by RFC
-// 9110 9.3.5, and proxies drop it.
 func (a *API) lift(w http.ResponseWriter, r *http.Request, by *Principal) error {
-	q := r.URL.Query()
-	reason, err := checkReason(q.Get("reason"))
+	body, err := liftRequest(w, r)
 	if err != nil {
 		return err
 	}
-	address, err := suppressible(by, q.Get("tenant"), q.Get("address"))
+	reason, err := checkReason(body.Reason)
 	if err != nil {
 		return err
 	}
-	if err := a.Backend.Lift(r.Context(), q.Get("tenant"), address, by.Name, reason); err != nil {
+	address, err := suppressible(by, body.Tenant, body.Address)
+	if err != nil {
+		return err
+	}
+	if err := a.Backend.Lift(r.Context(), body.Tenant, address, by.Name, reason); err != nil {
 		return err
 	}
 	a.acted(r, by, "lift", string(address), reason)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// liftRequest reads what to lift from the query, or from a body like that of POST:
+// some proxies drop a DELETE's body, which means nothing by RFC 9110 9.3.5, and some
+// logs keep a query.
+func liftRequest(w http.ResponseWriter, r *http.Request) (body SuppressionRequest, err error) {
+	if r.ContentLength != 0 {
+		err = decode(w, r, &body)
+		return body, err
+	}
+	q := r.URL.Query()
+	return SuppressionRequest{Tenant: q.Get("tenant"), Address: q.Get("address"), Reason: q.Get("reason")}, nil
 }
 
 func suppressible(by *Principal, tenant, address string) (mail.Address, error) {

@@ -24,7 +24,7 @@ type Route struct {
 
 // Handler returns the handler of all routes: it finds out who calls, holds the
 // route's scope against that, sets the headers that every answer has, and answers
-// everything else with a problem.
+// everything else with a problem. log is told of what fails inside.
 func Handler(auth *Authenticator, log *slog.Logger, routes ...Route) http.Handler {
 	mux := http.NewServeMux()
 	allowed := map[string][]string{}

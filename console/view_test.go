@@ -209,6 +209,36 @@ func FuzzFoldIgnoresOrder(f *testing.F) {
 	})
 }
 
+// The same without the database, for many more orders.
+func FuzzFold(f *testing.F) {
+	for seed := range uint64(100) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		events := randomLives(r)
+		straight := foldAll(events)
+		again := append(append([]mail.LoggedEvent{}, events...), events[:r.IntN(len(events))]...)
+		r.Shuffle(len(again), func(i, j int) { again[i], again[j] = again[j], again[i] })
+		for id, s := range foldAll(again) {
+			if *s != *straight[id] {
+				t.Errorf("in order: %+v\nshuffled: %+v", *straight[id], *s)
+			}
+		}
+	})
+}
+
+func foldAll(events []mail.LoggedEvent) map[mail.ID]*standing {
+	all := map[mail.ID]*standing{}
+	for _, e := range events {
+		if all[e.Message] == nil {
+			all[e.Message] = &standing{}
+		}
+		all[e.Message].fold(e)
+	}
+	return all
+}
+
 func apply(t *testing.T, v *View, events []mail.LoggedEvent, size int) {
 	t.Helper()
 	for len(events) > 0 {
