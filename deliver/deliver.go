@@ -158,7 +158,10 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 		return o
 	}
 	from := mail.Address(d.options.ReturnPath(a.Message.ID))
-	if err := checkEnvelope(from, a.Message.To); err != nil {
+	if err := checkPath(from); err != nil {
+		return mail.Outcome{Local: "return path: " + err.Error(), Signed: a.Signed}
+	}
+	if err := checkPath(a.Message.To); err != nil {
 		return refusedByUs(err)
 	}
 	signed, stage, err := d.signed(a)

@@ -2,6 +2,9 @@ package deliver
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -63,6 +66,12 @@ func TestFaultsOfTLS(t *testing.T) {
 		{name: "B04 the handshake stalls: 30 s, then in clear",
 			scripts: only(offers+"C: STARTTLS\nS: 220 go\nhang", offers+envelopeOK+queued+bye),
 			state:   mail.StateAccepted, check: clear, within: 30 * time.Second},
+		{name: "B06 TLS 1.1 at most: once more in clear", cut: true,
+			scripts: only(offers+"C: STARTTLS\nS: 220 go\ntls1.1\nhang", offers+envelopeOK+queued+bye),
+			state:   mail.StateAccepted, check: clear},
+		{name: "B06 TLS 1.1 at most, with TLS wanted", cut: true, change: want(TLSEncrypted),
+			scripts: only(offers + "C: STARTTLS\nS: 220 go\ntls1.1\nhang"),
+			state:   mail.StateDelayed, cause: mail.CauseTLSRequired, stage: mail.StageTLS, text: "handshake"},
 		{name: "B05 self-signed: delivered, and noted", scripts: only(overTLS), state: mail.StateAccepted,
 			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
 				if v := o.Evidence.TLS; v == nil || v.Verified || v.Problem != "self-signed" || v.Version != "TLS 1.3" || v.Cipher == "" || len(v.Names) != 1 || v.Expires.IsZero() {
@@ -152,6 +161,66 @@ func TestFaultB06BrokenTLSIsRemembered(t *testing.T) {
 			t.Errorf("%d connections, want 5", n)
 		}
 	})
+}
+
+// A reply too many that TLS holds in a record of its own is seen: two records come in
+// one piece, and the first is asked for.
+func TestInsyncLooksIntoTLS(t *testing.T) {
+	t.Parallel()
+	cert, err := smtptest.SelfSigned(time.Now().Add(time.Hour), "mx1.dest.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, extra := range []string{"", "250 2.0.0 Ok: queued as FALSE\r\n"} {
+		client, pipe := net.Pipe()
+		gather := &gathering{Conn: pipe}
+		done := make(chan error, 1)
+		go func() {
+			tc := tls.Server(gather, &tls.Config{Certificates: []tls.Certificate{cert}, SessionTicketsDisabled: true})
+			err := tc.Handshake()
+			gather.hold = true
+			tc.Write([]byte("354 go on\r\n"))
+			if extra != "" {
+				tc.Write([]byte(extra))
+			}
+			_, werr := pipe.Write(gather.held)
+			done <- errors.Join(err, werr)
+		}()
+		d := newDeliverer(t, testOptions(t, smtptest.NewNetwork(nil, nil), Plan{}))
+		c := &conn{raw: client, Conn: client, replies: newReplyReader(client), wait: d.wait}
+		if f := c.handshake(t.Context(), d, TLSEncrypted); f != nil {
+			t.Fatal(f.err)
+		}
+		if r, f := c.await(mail.StageData, time.Minute); f != nil || r.code != 354 {
+			t.Fatalf("got %+v, %+v", r, f)
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		if c.replies.buffered() {
+			t.Fatal("the test shows nothing: both records were read")
+		}
+		if c.insync() != (extra == "") {
+			t.Errorf("with %q after the 354, in sync is %v", extra, c.insync())
+		}
+		client.Close()
+		pipe.Close()
+	}
+}
+
+// gathering holds back what is written, so that it can go out in one piece.
+type gathering struct {
+	net.Conn
+	hold bool
+	held []byte
+}
+
+func (g *gathering) Write(b []byte) (int, error) {
+	if !g.hold {
+		return g.Conn.Write(b)
+	}
+	g.held = append(g.held, b...)
+	return len(b), nil
 }
 
 // A relay with a user and a password gets them inside TLS, or not at all.

@@ -23,8 +23,8 @@ type Plan struct {
 	Hosts []Host
 	Port  uint16 // 0: 25
 	TLS   TLSPolicy
-	// Login is set for a relay that wants AUTH (RFC 4954). It is used inside TLS
-	// only, so TLS must be TLSVerified or TLSImplicit.
+	// Login is set for a relay that wants AUTH (RFC 4954). It is used inside TLS only;
+	// with TLSEncrypted whoever answers gets to see it.
 	Login *Login
 	// Relay says that the hosts are a smarthost of ours, not the recipient's own:
 	// their name may be ours (no loop), and their refusals still are the last word.

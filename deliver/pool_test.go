@@ -98,7 +98,7 @@ func TestResetBeforeTheNextMessage(t *testing.T) {
 		reused  bool
 	}{
 		{"RSET taken", []string{refusing + "S: 250 flushed\n" + envelopeOK + queued + bye}, true},
-		{"A47 RSET refused", []string{refusing + "S: 500 what\nhang", accepting}, false},
+		{"A47 RSET refused", []string{refusing + "S: 500 what\nnothing 1s\nhang", accepting}, false},
 		{"A47 RSET answered with 421", []string{refusing + "S: 421 bye\nclose", accepting}, false},
 		{"A47 RSET never answered", []string{refusing + "hang", accepting}, false},
 	} {
@@ -113,6 +113,22 @@ func TestResetBeforeTheNextMessage(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A42: a connection on which more was said than asked for is not kept.
+func TestFaultA42NotKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		network := smtptest.NewNetwork(nil, only(hi+envelopeOK+"S: 250 ok\nS: 250 ok\nhang"))
+		d := newDeliverer(t, testOptions(t, network, twoHosts(nil)))
+		o := d.Attempt(t.Context(), &mail.Attempt{Message: testMessage(), Number: 1})
+		if o.State != mail.StateAccepted || d.pool.total != 0 {
+			t.Errorf("%d connections wait, %+v", d.pool.total, o)
+		}
+		if err := network.Wait(); err != nil { // before d is closed
+			t.Error(err)
+		}
+	})
 }
 
 // After the lone dot of A27 the transaction is over, and the next begins at once.

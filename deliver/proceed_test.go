@@ -137,6 +137,10 @@ func TestLocalFaults(t *testing.T) {
 			change: func(o *Options, _ *Plan, _ *mail.Attempt) {
 				o.Render = func(*mail.Message) ([]byte, error) { return nil, errors.New("no such template") }
 			}},
+		{name: "a return path that ends its command", unsigned: true, state: "",
+			change: func(o *Options, _ *Plan, _ *mail.Attempt) {
+				o.ReturnPath = func(mail.ID) string { return "a@b> SIZE=1 <" }
+			}},
 		{name: "rendering makes 8-bit", unsigned: true, state: "", stage: mail.StageSign, text: "7-bit",
 			change: func(o *Options, _ *Plan, _ *mail.Attempt) {
 				o.Render = func(*mail.Message) ([]byte, error) { return []byte("From: a@b.example\r\n\r\nhé\r\n"), nil }

@@ -21,20 +21,17 @@ type envelope struct {
 	expires time.Time // zero: never
 }
 
-// checkEnvelope is the second wall around an envelope: nothing that could end a
-// command or its argument gets into one, whatever the first wall let through (FAULTS
-// D02). We don't speak SMTPUTF8 (A49).
-func checkEnvelope(from, to mail.Address) error {
-	for _, c := range []byte(from + to) {
+// checkPath is the second wall around an envelope: nothing that could end a command or
+// its argument gets into one, whatever the first wall let through (FAULTS D02). We
+// don't speak SMTPUTF8 (A49).
+func checkPath(a mail.Address) error {
+	for _, c := range []byte(a) {
 		switch {
 		case c >= 0x80:
 			return errors.New("5.6.7 the address needs SMTPUTF8, which deliverd does not send")
 		case c <= ' ' || c == '<' || c == '>' || c == 0x7f:
 			return errors.New("5.1.3 the address has characters that no envelope may have")
 		}
-	}
-	if to == "" {
-		return errors.New("5.1.3 the message has no recipient")
 	}
 	return nil
 }
@@ -43,9 +40,10 @@ const (
 	// block is what the Write timeout is for, and what is sent between two looks at
 	// what the server may have said meanwhile.
 	block = 64 << 10
-	// tail is what goes out together with the final dot: no more than what a socket's
-	// buffer takes at once, so that nearly no time lies between the last look at the
-	// clock and the dot. Most of our mails fit in one.
+	// tail is the most that goes out together with the final dot: what a socket's buffer
+	// takes at once, so that nearly no time lies between the last look at the clock and
+	// the dot, and one TLS record, so that a write that fails has not sent the dot. Most
+	// of our mails fit in one.
 	tail = 16 << 10
 )
 
@@ -203,7 +201,7 @@ func (c *conn) body(e *envelope) *failure {
 		if len(rest) <= tail {
 			break
 		}
-		n := min(block, len(rest)-len(".\r\n"))
+		n := min(block, len(rest)-tail)
 		if err := c.write(c.wait.Write, rest[:n]); err != nil {
 			return c.cutShort(e, err)
 		}
@@ -259,5 +257,5 @@ func (c *conn) reset() bool {
 	}
 	r, f := c.command(mail.StageMail, c.wait.Quit, "RSET")
 	c.dirty = false
-	return f == nil && r.positive() && !c.broken
+	return f == nil && r.positive()
 }

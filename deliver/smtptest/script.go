@@ -26,6 +26,7 @@ import (
 //	wait 5s
 //	nothing 5s                the client says nothing for so long
 //	tls                       take a TLS handshake
+//	tls1.1                    take one up to TLS 1.1
 //	hang                      read, and say nothing, until the client closes
 //	deaf                      read nothing until the client closes its pipe, or the
 //	                          network is closed
@@ -114,7 +115,9 @@ func (p *player) step(line string) (done bool, err error) {
 	case "nothing":
 		return false, p.nothing(rest)
 	case "tls":
-		return false, p.handshake()
+		return false, p.handshake(0)
+	case "tls1.1":
+		return false, p.handshake(tls.VersionTLS11)
 	case "hang":
 		io.Copy(io.Discard, p.br) // its end is what was waited for
 	case "deaf":
@@ -197,17 +200,17 @@ func (p *player) nothing(rest string) error {
 	p.conn.SetReadDeadline(time.Now().Add(d))
 	defer p.conn.SetReadDeadline(time.Time{})
 	said, err := p.br.Peek(1)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if len(said) == 0 && (errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, io.EOF)) {
 		return nil
 	}
 	return fmt.Errorf("the client said %q, %v", said, err)
 }
 
-func (p *player) handshake() error {
+func (p *player) handshake(most uint16) error {
 	if p.cert == nil {
 		return errors.New("the network has no certificate")
 	}
-	tc := tls.Server(p.raw, &tls.Config{Certificates: []tls.Certificate{*p.cert}})
+	tc := tls.Server(p.raw, &tls.Config{Certificates: []tls.Certificate{*p.cert}, MinVersion: tls.VersionTLS10, MaxVersion: most})
 	p.conn, p.br = tc, bufio.NewReaderSize(tc, maxLine)
 	return tc.Handshake()
 }
