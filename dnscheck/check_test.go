@@ -1,11 +1,14 @@
 package dnscheck
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/deliverd/deliverd/dnscheck/dnstest"
 )
@@ -24,9 +27,12 @@ var good = []string{
 	"elsewhere.example. A 192.0.2.80",
 }
 
-// zoneWith is the good zone with the records of text in place of those of the
-// same name and type. "name TYPE -" only takes records away.
-func zoneWith(text string) string {
+// zoneWith is the good zone with the records of text in place of its own.
+func zoneWith(text string) string { return overlay(good, text) }
+
+// overlay is base with the records of text in place of those of the same name and
+// type. "name TYPE -" only takes records away.
+func overlay(base []string, text string) string {
 	replaced := map[string]bool{}
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -39,9 +45,9 @@ func zoneWith(text string) string {
 			lines = append(lines, line)
 		}
 	}
-	for _, line := range good {
+	for _, line := range base {
 		fields := strings.Fields(line)
-		if !replaced[fields[0]+" "+fields[1]] {
+		if len(fields) > 2 && !replaced[fields[0]+" "+fields[1]] {
 			lines = append(lines, line)
 		}
 	}
@@ -248,4 +254,170 @@ func TestFindings(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestVerdict(t *testing.T) {
+	history := func(accepted, refused int) func(context.Context, string) *History {
+		return func(context.Context, string) *History {
+			return &History{Since: time.Unix(0, 0), Accepted: accepted, Refused: refused, LastReplies: []string{"550 5.7.1 no"}}
+		}
+	}
+	const mimecast = "good.example. MX 10 a.mimecast.com.\na.mimecast.com. A 192.0.2.1\n"
+	for _, tt := range []struct {
+		name, zone    string
+		options       Options
+		verdict       Verdict
+		who           Who
+		summary, next string
+	}{
+		{"arrives", mimecast, Options{}, Arrives, Nobody, "Mail from us to good.example should arrive; it is received by Mimecast.", "allow our mail in Mimecast"},
+		{"arrives behind", mimecast + "autodiscover.good.example. CNAME autodiscover.outlook.com.", Options{}, Arrives, Nobody, "filtered by Mimecast and kept by Microsoft 365", "Mimecast"},
+		{"in Finnish", mimecast, Options{Lang: "fi"}, Arrives, Nobody, "ne vastaanottaa Mimecast", "sallia viestimme tuotteessa Mimecast"},
+		{"null MX", "good.example. MX 0 .", Options{}, Undeliverable, Nobody, "cannot be delivered: The domain says that it takes no mail", "Ask for another address"},
+		{"null MX in Finnish", "good.example. MX 0 .", Options{Lang: "fi"}, Undeliverable, Nobody, "ei ota vastaan", "Pyydä toinen osoite"},
+		{"exchanger missing", "good.example. MX 10 no.good.example.", Options{}, Undeliverable, TheirIT, "no.good.example does not exist", "Their IT has to repair this: The exchanger"},
+		{"exchanger missing in Finnish", "good.example. MX 10 no.good.example.", Options{Lang: "fi"}, Undeliverable, TheirIT, "palvelinta ei ole olemassa", "korjattava tämä: nimettyä"},
+		{"refused lately", "", Options{History: history(1, 5)}, Held, TheirIT, "5 of our messages were refused and 1 handed over", ""},
+		{"refused once", "", Options{History: history(5, 1)}, Arrives, Nobody, "should arrive", ""},
+		{"their own mail is none of our business", `good.example. TXT "v=spf1 +all"` + "\n_dmarc.good.example. TXT -", Options{}, Arrives, Nobody, "should arrive", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				report, _ := checkZone(t, zoneWith(tt.zone), tt.options)
+				if report.Verdict != tt.verdict || report.WhoActs != tt.who || !strings.Contains(report.Summary, tt.summary) || !strings.Contains(report.Next, tt.next) {
+					t.Errorf("%s, %s: %s / %s", report.Verdict, report.WhoActs, report.Summary, report.Next)
+				}
+			})
+		})
+	}
+}
+
+// C17, and what people paste.
+func TestNormalDomain(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"Example.COM ": "example.com", "\u00a0example.com\u200b": "example.com", "a.b@Example.com": "example.com", "<x@example.com>": "example.com",
+		"example.com.": "example.com", "bücher.example": "xn--bcher-kva.example", "BÜCHER.example": "xn--bcher-kva.example",
+		"straße.example": "xn--strae-oqa.example", "例え。example": "xn--r8jz45g.example", "xn--bcher-kva.example": "xn--bcher-kva.example",
+		"": "", "localhost": "", "192.0.2.1": "", "[192.0.2.1]": "", "::1": "", "a_b.example": "", "-a.example": "", "a..example": "", "xn--a.example": "",
+		"a b.example": "", "http://example.com/": "", strings.Repeat("a", 64) + ".example": "", strings.Repeat("a.", 130) + "example": "",
+		strings.Repeat("x", 1<<20): "", "a\x00b.example": "", "\u202eexample.com": "", "אa.example": "",
+	} {
+		got, err := NormalDomain(text)
+		if (err == nil) != (want != "") || err == nil && got != want {
+			t.Errorf("%.40q: %q, %v", text, got, err)
+		}
+	}
+}
+
+func TestInvalidDomainIsReported(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := zone(t, "")
+		r := inMemory(t, ResolverOptions{}, s)
+		report := r.Check(t.Context(), "not a\ndomain", Options{})
+		if report.Verdict != Undeliverable || !slices.Equal(said(report), []string{"domain.invalid"}) || s.Queries() > 0 || strings.Contains(report.Summary+report.Domain, "\n") {
+			t.Errorf("%+v", report)
+		}
+	})
+}
+
+// A domain whose servers are silent, or our resolver being dead, ends within five
+// seconds and is unknown.
+func TestSilence(t *testing.T) {
+	for _, name := range []string{"*good.example", "*"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				report, _ := checkZone(t, zoneWith(""), Options{}, dnstest.Fault{Name: name, Do: dnstest.Silent})
+				if report.Verdict != Unknown || !slices.Contains(said(report), "dns.timeout") {
+					t.Errorf("%s: %v", report.Verdict, said(report))
+				}
+				for _, f := range report.Findings {
+					if f.State != StateUnknown {
+						t.Errorf("claims %s %s", f.State, f.Code)
+					}
+				}
+			})
+		})
+	}
+}
+
+// C15, C16: no zone makes a check ask or say much.
+func TestC16HostileZones(t *testing.T) {
+	var wide, deep, texts strings.Builder
+	for i := range 400 {
+		fmt.Fprintf(&wide, " include:i%d.w.example", i)
+		fmt.Fprintf(&deep, "d%d.example. TXT \"v=spf1 include:d%d.example include:d%d.example -all\"\n", i, i+1, i+2)
+		fmt.Fprintf(&texts, "good.example. TXT \"%d %s\"\n", i, strings.Repeat("\\255", 200))
+		fmt.Fprintf(&texts, "good.example. MX %d mx%d.w.example.\n", i, i)
+		fmt.Fprintf(&texts, "_dmarc.good.example. TXT \"v=DMARC1; p=none; rua=mailto:a@r%d.w.example\"\n", i)
+	}
+	record := func(name, text string) string {
+		var b strings.Builder
+		b.WriteString(name + ". TXT")
+		for ; text != ""; text = text[min(len(text), 250):] {
+			fmt.Fprintf(&b, " \"%s\"", text[:min(len(text), 250)])
+		}
+		return b.String() + "\n"
+	}
+	for name, text := range map[string]string{
+		"wide": record("good.example", "v=spf1"+wide.String()+" -all") + record("*.w.example", "v=spf1"+wide.String()+" -all"),
+		"deep": record("good.example", "v=spf1 include:d0.example -all") + deep.String(),
+		"many": texts.String() + "*.w.example. A 192.0.2.1\n*.w.example. AAAA 2001:db8::1\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				report, s := checkZone(t, zoneWith(text), Options{})
+				// A question may take UDP and TCP.
+				if report.Queries > maxQuestions || s.Queries() > 2*maxQuestions+10 || len(report.Findings) > maxFindings {
+					t.Errorf("%d questions, %d queries, %d findings", report.Queries, s.Queries(), len(report.Findings))
+				}
+				data, err := json.Marshal(report)
+				if err != nil || len(data) > 200<<10 || !utf8.Valid(data) {
+					t.Errorf("%d bytes, %v", len(data), err)
+				}
+				if name != "many" && !slices.Contains(said(report), "spf.too_many_lookups") {
+					t.Errorf("found %v", said(report))
+				}
+			})
+		})
+	}
+}
+
+// The JSON is a contract with scripts.
+func TestReportJSON(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		report, _ := checkZone(t, zoneWith("good.example. MX 10 a.mimecast.com.\na.mimecast.com. A 192.0.2.1\nautodiscover.good.example. CNAME autodiscover.outlook.com.\n_dmarc.good.example. TXT -"), Options{})
+		data, err := json.Marshal(report)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Version                         int
+			Query, Domain, Verdict, Summary string
+			At                              time.Time
+			TookMS                          *int `json:"took_ms"`
+			Queries                         int
+			WhoActs                         string `json:"who_acts"`
+			Provider, Behind                struct{ ID, Name string }
+			Facts                           map[string]any
+			Findings                        []map[string]any
+			Allowlist                       []map[string]any
+		}
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Version != 1 || got.Domain != "good.example" || got.Verdict != "arrives" || got.TookMS == nil || got.Provider.ID != "mimecast" || got.Behind.ID != "microsoft365" || got.WhoActs != "nobody" {
+			t.Errorf("%s", data)
+		}
+		for _, key := range []string{"code", "state", "subject", "text", "fix", "rfc", "who_acts"} {
+			if _, ok := got.Findings[0][key]; !ok {
+				t.Errorf("a finding without %s: %v", key, got.Findings[0])
+			}
+		}
+		for _, key := range []string{"product", "method", "rank", "steps", "values", "identifier", "source", "verified"} {
+			if _, ok := got.Allowlist[0][key]; !ok {
+				t.Errorf("advice without %s: %v", key, got.Allowlist[0])
+			}
+		}
+	})
 }

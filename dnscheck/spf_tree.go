@@ -11,6 +11,10 @@ import (
 // gets further.
 const maxSPFDepth = maxSPFLookups + 1
 
+// maxSPFQuestions is the tree's share of a check's questions. A policy that needs
+// more has broken its own limits several times over.
+const maxSPFQuestions = 90
+
 // spfTree is a policy with everything that it includes, every branch of it, which
 // no single evaluation sees. The fetch fills it, side by side; later it is only
 // read.
@@ -20,6 +24,16 @@ type spfTree struct {
 
 	mu    sync.Mutex
 	nodes map[string]*spfNode // by domain, each fetched once
+	asked int                 // questions begun
+}
+
+// afford takes n questions from the tree's share. The mutex is held.
+func (t *spfTree) afford(n int) bool {
+	if t.asked+n > maxSPFQuestions {
+		return false
+	}
+	t.asked += n
+	return true
 }
 
 // spfNode is one domain's policy.
@@ -61,7 +75,7 @@ func (t *spfTree) visit(ctx context.Context, domain string, depth int) {
 	domain = lowerASCII(strings.TrimSuffix(domain, "."))
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.nodes[domain] != nil || depth > maxSPFDepth {
+	if t.nodes[domain] != nil || depth > maxSPFDepth || !t.afford(1) {
 		return
 	}
 	n := &spfNode{domain: domain}
@@ -129,6 +143,13 @@ func (rec *spfRecord) reachable(domain string) []spfStep {
 
 // resolve looks up what a, mx or exists names.
 func (t *spfTree) resolve(ctx context.Context, st *spfStep) {
+	questions := map[string]int{"exists": 1, "a": 2, "mx": 1 + 2*3}[st.term.name] // three exchangers are usual
+	t.mu.Lock()
+	enough := t.afford(questions)
+	t.mu.Unlock()
+	if !enough {
+		return
+	}
 	hosts := []string{st.target}
 	if st.term.name == "mx" {
 		found, err := t.dns.MX(ctx, st.target)

@@ -17,7 +17,8 @@ const (
 	// maxQuestions bounds one check whatever the zone says. An ordinary domain
 	// needs 15 to 25.
 	maxQuestions = 150
-	// maxFindings and maxEvidence bound the report.
+	// maxFindings, of one code and of all, and maxEvidence bound the report.
+	maxPerCode  = 10
 	maxFindings = 100
 	maxEvidence = 400
 )
@@ -37,13 +38,14 @@ type survey struct {
 	mu       sync.Mutex
 	asked    map[question]bool
 	failures []*Error // questions that were not answered, one each
-	told     map[string]bool
+	told     map[string]bool // findings made, by code and subject
+	made     map[string]int  // how many, by code
 	findings []Finding
 	facts    map[string]any
 }
 
 func newSurvey(r *Resolver, domain string, o *Options) *survey {
-	return &survey{resolver: r, domain: domain, options: o, asked: map[question]bool{}, told: map[string]bool{}, facts: map[string]any{}}
+	return &survey{resolver: r, domain: domain, options: o, asked: map[question]bool{}, told: map[string]bool{}, made: map[string]int{}, facts: map[string]any{}}
 }
 
 // add reports a finding, in the state that the catalogue gives its code. The
@@ -67,10 +69,11 @@ func (s *survey) add(name, subject, text string, more ...detail) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := f.Code + "\x00" + f.Subject
-	if s.told[key] || len(s.findings) == maxFindings {
+	if s.told[key] || s.made[f.Code] == maxPerCode || len(s.findings) == maxFindings {
 		return
 	}
 	s.told[key] = true
+	s.made[f.Code]++
 	s.findings = append(s.findings, f)
 }
 

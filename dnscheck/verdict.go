@@ -10,7 +10,8 @@ import (
 type phrases struct {
 	arrives, arrivesAt, arrivesBehind string
 	held, undeliverable, unknown      string
-	askAllow, askSpelling, askFix     string
+	askAllow, askSpelling, askOther   string
+	askFix                            string
 	askUs, askAgain                   string
 	oursWell, oursIll, oursUnknown    string
 	reasons                           map[string]string // by finding code
@@ -26,6 +27,7 @@ var languages = map[string]*phrases{
 		unknown:       "It is unknown whether mail to %s arrives: the DNS did not answer.",
 		askAllow:      "If it does not arrive, their IT can allow our mail in %s with the steps below.",
 		askSpelling:   "Ask for the right address: the domain is perhaps misspelt.",
+		askOther:      "Ask for another address: this domain chooses to take no mail.",
 		askFix:        "Their IT has to repair this: %s",
 		askUs:         "We have to repair this: %s",
 		askAgain:      "Check again in a few minutes.",
@@ -43,6 +45,7 @@ var languages = map[string]*phrases{
 		unknown:       "Ei tiedetä, menevätkö viestit osoitteisiin %s perille: nimipalvelu ei vastannut.",
 		askAllow:      "Jos viesti ei tule perille, heidän IT-tukensa voi sallia viestimme tuotteessa %s alla olevin ohjein.",
 		askSpelling:   "Pyydä oikea osoite: verkkotunnuksessa on ehkä kirjoitusvirhe.",
+		askOther:      "Pyydä toinen osoite: tämä verkkotunnus ei halua vastaanottaa sähköpostia.",
 		askFix:        "Heidän IT-tukensa on korjattava tämä: %s",
 		askUs:         "Meidän on korjattava tämä: %s",
 		askAgain:      "Tarkista uudelleen muutaman minuutin kuluttua.",
@@ -98,10 +101,10 @@ func (report *Report) conclude(s *survey, m *reception) {
 		report.Summary, report.Next, report.WhoActs = fmt.Sprintf(p.unknown, report.Domain), p.askAgain, Nobody
 	case Undeliverable:
 		report.Summary = fmt.Sprintf(p.undeliverable, report.Domain, reason)
-		report.Next, report.WhoActs = report.cure(p, decisive)
+		report.Next, report.WhoActs = p.cure(decisive, reason)
 	case Held:
 		report.Summary = fmt.Sprintf(p.held, report.Domain, reason)
-		report.Next, report.WhoActs = report.cure(p, decisive)
+		report.Next, report.WhoActs = p.cure(decisive, reason)
 	case Arrives:
 		report.WhoActs = Nobody
 		switch {
@@ -128,7 +131,7 @@ func (report *Report) concludeOurs(p *phrases) {
 			reason = local
 		}
 		report.Verdict, report.Summary = Held, fmt.Sprintf(p.oursIll, reason)
-		report.Next, report.WhoActs = report.cure(p, f)
+		report.Next, report.WhoActs = p.cure(f, reason)
 		return
 	}
 	if slices.ContainsFunc(report.Findings, func(f Finding) bool { return f.State == StateUnknown }) {
@@ -137,18 +140,20 @@ func (report *Report) concludeOurs(p *phrases) {
 }
 
 // cure is what has to be done about the finding that decided, and who does it.
-func (report *Report) cure(p *phrases, f *Finding) (string, Who) {
-	if f.Code == "domain.nxdomain" || f.Code == "domain.invalid" {
+func (p *phrases) cure(f *Finding, reason string) (string, Who) {
+	switch f.Code {
+	case "domain.nxdomain", "domain.invalid":
 		return p.askSpelling, Nobody
+	case "mx.null":
+		return p.askOther, Nobody
 	}
-	what := f.Fix
-	if what == "" {
-		what = f.Text
+	if f.Fix != "" {
+		reason = f.Fix
 	}
 	if f.Concerns == OurMail {
-		return fmt.Sprintf(p.askUs, what), Us
+		return fmt.Sprintf(p.askUs, reason), Us
 	}
-	return fmt.Sprintf(p.askFix, what), TheirIT
+	return fmt.Sprintf(p.askFix, reason), TheirIT
 }
 
 // weigh adds what our own deliveries have met.
