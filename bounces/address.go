@@ -26,7 +26,7 @@ func findAddress(b []byte, from int) (address []byte, start, end int) {
 		for end > at+1 && (b[end-1] == '.' || b[end-1] == '-') {
 			end--
 		}
-		for start < at && (b[start] == '.' || b[start] == '\'' || b[start] == '*' || b[start] == '=') {
+		for start < at && (b[start] == '.' || b[start] == '\'' || b[start] == '*' || b[start] == '=' && b[start+1] != '?') {
 			start++
 		}
 		if start < at && end > at+1 && isHostName(b[at+1:end]) {

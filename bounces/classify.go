@@ -45,7 +45,8 @@ type strength int
 
 const (
 	strengthNone  strength = iota // no rule
-	strengthVague                 // a word or a basic code
+	strengthLeast                 // a basic code, a word that only says that it failed
+	strengthVague                 // a word that says little
 	strengthCode                  // an enhanced code
 	strengthText                  // a text that is known
 )

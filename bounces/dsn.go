@@ -141,7 +141,16 @@ func typedAddress(v []byte) string {
 			return string(a)
 		}
 	}
-	return ""
+	// A quoted local part, or a domain without a dot.
+	address = strings.Trim(address, "<> ")
+	at := strings.LastIndexByte(address, '@')
+	if at < 1 || at+1 == len(address) || strings.ContainsAny(address[at:], " ;<>()") {
+		return ""
+	}
+	if address[0] != '"' && strings.ContainsAny(address, " ;<>()") {
+		return ""
+	}
+	return clip(address, 320)
 }
 
 // decodeUnicodeXtext decodes the "\x{221E}" of RFC 6533 3.

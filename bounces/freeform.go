@@ -45,7 +45,24 @@ func parseFreeForm(text []byte, own [][]byte) freeForm {
 	s := mentionScanner{own: own, current: -1}
 	s.scan(f.intro[:min(len(f.intro), maxFreeText)])
 	f.failures = s.best()
+	if len(f.failures) == 1 && onlyAddress(f.failures[0].text) {
+		f.failures[0].text = f.intro // the reason stands above the address
+	}
 	return f
+}
+
+// onlyAddress reports whether the lines about a recipient say nothing but its address.
+func onlyAddress(text []byte) bool {
+	_, start, end := findAddress(text, 0)
+	words := 0
+	for _, b := range [...][]byte{text[:start], text[end:]} {
+		for _, c := range b {
+			if isLetter(c) || c >= 0x80 {
+				words++
+			}
+		}
+	}
+	return words < 4
 }
 
 // mentionScanner reads a report's text line by line.
@@ -92,9 +109,11 @@ func (s *mentionScanner) line(line, whole []byte) {
 			n = len(s.all)
 			s.all = append(s.all, failure{address: address, rank: rank})
 		} else {
-			s.all[n].rank = max(s.all[n].rank, rank)
+			if rank > s.all[n].rank {
+				s.all[n].rank, s.all[n].text = rank, nil // what stood before was a summary
+			}
 		}
-		if rank >= rankTo && lead < 0 {
+		if rank >= rankTo && lead < 0 && (s.current < 0 || !s.isOwn(address)) {
 			lead = n
 		}
 	}

@@ -47,6 +47,9 @@ func parseHeader(b []byte) (header, []byte) {
 				if bytes.HasPrefix(line, []byte("--")) {
 					return h, rest
 				}
+				if n := len(h); n > 0 && value >= 0 && bytes.HasSuffix(h[n-1].value, []byte(";")) {
+					h[n-1].value = b[value : len(b)-len(rest)+len(line)] // a fold that lost its space
+				}
 				break
 			}
 			value = -1

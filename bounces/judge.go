@@ -13,53 +13,56 @@ import (
 func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 	final := r.Action == ActionFailed
 	best := strengthNone
-	take := func(s string, whole bool) {
-		if s == "" || best == strengthText {
-			return
+	take := func(s string, whole bool) (known bool) {
+		if s == "" {
+			return false
 		}
 		said := saidIn(s, r.Status, whole)
 		said.Host = r.Host
 		v, strength := classify(said, final)
-		if r.Reply == (mail.Reply{}) || strength > best {
-			if said.Reply.Code != 0 || r.Reply.Code == 0 {
-				r.Reply = said.Reply
-			}
+		if whole && (strength < strengthText || v.Cause == mail.CauseRemoteError || v.Cause == mail.CausePolicy) {
+			return false // words of the mail system's own, not of the server that refused
+		}
+		if r.Reply == (mail.Reply{}) || strength > best && (said.Reply.Code != 0 || r.Reply.Code == 0) {
+			r.Reply = said.Reply
 		}
 		if strength > best {
 			best, r.Verdict = strength, v
 		}
+		return best == strengthText || said.Reply.Code != 0 && best > strengthLeast
 	}
-	take(diagnostic, false)
 	lines := string(text[:min(len(text), 2*maxText)])
-	take(lines, false)
-	take(lines, true)
-	if best == strengthNone && alone {
-		take(string(m.form.intro[:min(len(m.form.intro), 2*maxText)]), true)
-		take(string(m.subject), true)
+	known := take(diagnostic, false) || alone && take(transcriptReply(m.form.intro), false) || take(lines, false)
+	if !known && (best <= strengthLeast || r.Reply.Code == 0) {
+		if known = take(lines, true); !known && alone && final && best == strengthNone {
+			// All that there is: enough for a cause, not to suppress on.
+			intro := string(m.form.intro[:min(len(m.form.intro), 2*maxText)])
+			_ = findReply(intro) >= 0 && take(intro, false) || take(intro, true) || take(string(m.subject), true)
+			r.Verdict.Suppress = false
+		}
 	}
 	if best == strengthNone {
 		said := Said{Reply: mail.Reply{Enhanced: r.Status, Text: r.Reply.Text}, Host: r.Host}
-		r.Verdict, _ = classify(said, final)
+		r.Verdict, best = classify(said, final)
 	}
 	if r.Status == (mail.EnhancedCode{}) {
 		r.Status = r.Reply.Enhanced
 	}
-	r.Verdict.settle(r)
+	r.Verdict.settle(r, best)
 }
 
 // settle fits a verdict to what became of the message: only what failed for good may
 // suppress, and what was only delayed is not hard.
-func (v *Verdict) settle(r *Report) {
-	switch r.Action {
-	case ActionFailed:
-		if r.Status[0] == 4 && r.Reply.Code < 500 || r.Status[0] == 2 {
-			v.Suppress = false
-		}
-		if codeAboutUs(r.Status) {
-			v.Suppress = false
-		}
-	default:
+func (v *Verdict) settle(r *Report, s strength) {
+	if r.Action != ActionFailed {
 		v.Hard, v.Suppress, v.Retry = false, false, r.Action == ActionDelayed
+	}
+	if r.Action == ActionFailed && !v.Hard && aboutAddress(v.Cause) && s == strengthText {
+		// "450 User unknown" until the mail system gave up: it failed for good.
+		v.Hard, v.Retry, v.Suppress = true, false, true
+	}
+	if r.Status[0] == 2 || codeAboutUs(r.Status) || codeAboutUs(r.Reply.Enhanced) {
+		v.Suppress = false
 	}
 	if !v.Retry {
 		v.RetryAfter = 0
@@ -69,15 +72,18 @@ func (v *Verdict) settle(r *Report) {
 // saidIn finds the SMTP reply in a text, as mail systems quote one. Without one, or
 // where whole asks for it, all of the text is taken for what was said.
 func saidIn(s string, status mail.EnhancedCode, whole bool) Said {
-	var said Said
-	if at := findReply(s); at >= 0 && !whole {
-		said.Reply, _ = ParseReply(cutParagraph(s[at:]))
-	} else {
-		said.Reply = mail.Reply{Text: cleanText(s)}
+	said := Said{Stage: stageIn(s)}
+	at := findReply(s)
+	switch {
+	case whole:
+		said.Reply.Text = cleanText(s)
 		if at >= 0 {
-			code, _, _ := cutCode(s[at:])
-			said.Reply.Code = code
+			said.Reply.Code, _, _ = cutCode(s[at:])
 		}
+	case at >= 0:
+		said.Reply, _ = ParseReply(cutParagraph(s[at:]))
+	default:
+		said.Reply.Text = cleanText(cutParagraph(s))
 	}
 	e := said.Reply.Enhanced
 	if (e == (mail.EnhancedCode{}) || e[1] == 0 && e[2] == 0) && effectiveCode(said.Reply, said.Reply.Text) == e &&
@@ -87,13 +93,42 @@ func saidIn(s string, status mail.EnhancedCode, whole bool) Said {
 	return said
 }
 
-// cutParagraph cuts s at its first empty line.
+// transcriptReply returns the last reply of a transcript, which sendmail's bounces and
+// others have above or below the recipient: a line that begins with "<<<".
+func transcriptReply(text []byte) string {
+	i := bytes.LastIndex(text, []byte("<<< "))
+	if i < 0 || i > 0 && text[i-1] != '\n' && text[i-1] != ' ' {
+		return ""
+	}
+	// The first of the replies in a row: the later ones only follow from it.
+	for {
+		before := bytes.LastIndexByte(text[:max(i-1, 0)], '\n') + 1
+		if before >= i || !bytes.HasPrefix(bytes.TrimLeft(text[before:i], " "), []byte("<<< ")) {
+			break
+		}
+		i = before
+	}
+	var out []byte
+	for rest := text[i:]; len(rest) > 0 && len(out) < maxText; {
+		var line []byte
+		line, rest = cutLine(rest)
+		line, ok := bytes.CutPrefix(bytes.TrimLeft(line, " "), []byte("<<< "))
+		if !ok {
+			break
+		}
+		out = append(append(out, line...), '\n')
+	}
+	return string(out)
+}
+
+// cutParagraph cuts s at its first empty line, and where a mail system says what it
+// does next.
 func cutParagraph(s string) string {
 	b := []byte(s)
 	rest := b
 	for len(rest) > 0 {
 		line, after := cutLine(rest)
-		if len(bytes.TrimSpace(line)) == 0 {
+		if len(bytes.TrimSpace(line)) == 0 && len(rest) < len(b) || hasPrefixFold(line, "giving up on ") || hasPrefixFold(line, "i'm not going to try again") || hasPrefixFold(line, "----- transcript") {
 			return s[:len(s)-len(rest)]
 		}
 		rest = after
@@ -148,4 +183,17 @@ func announcesReply(s string) bool {
 		}
 	}
 	return false
+}
+
+// stageIn finds where in the conversation a reply was said, in the words of Exim,
+// Postfix, sendmail and others; "" where it was at RCPT or is not known.
+func stageIn(s string) mail.Stage {
+	b := []byte(s[:min(len(s), 2*maxText)])
+	switch {
+	case containsFold(b, "after mail from"), containsFold(b, "reply to mail from"), containsFold(b, "after pipelined mail from"):
+		return mail.StageMail
+	case containsFold(b, "after end of data"), containsFold(b, "reply to end of data"):
+		return mail.StageDot
+	}
+	return ""
 }

@@ -38,7 +38,8 @@ func (m *reading) weigh() {
 	}
 	const ofSubject = 1<<signBounceSubject | 1<<signAutoReply | 1<<signAutoReplyHint | 1<<signComplaint
 	m.signs = subject&ofSubject | body&(1<<signBounceBody) | (subject|body)&(1<<signDelay)
-	from := signsOf(decodeHeaderText(m.header.get("from")))
+	// The local part counts as much as the name: mailer-daemon@, postmaster@.
+	from := signsOf(bytes.ReplaceAll(decodeHeaderText(m.header.get("from")), []byte("@"), []byte(" ")))
 	m.daemon = from.has(signDaemon)
 }
 
@@ -102,6 +103,9 @@ func (m *reading) statusKind() Kind {
 // (RFC 8460 5.3).
 func (m *reading) isTransportReport() bool {
 	if containsFold(param(m.ctype, "report-type"), "tlsrpt") {
+		return true
+	}
+	if hasPrefixFold(m.subject, "dmarc forensic report") || hasPrefixFold(m.subject, "dmarc failure report") {
 		return true
 	}
 	if !hasPrefixFold(bytes.TrimSpace(m.subject), "report domain:") && !containsFold(m.subject, "report domain:") {
@@ -176,7 +180,7 @@ func (m *reading) isBounce() bool {
 			break
 		}
 	}
-	if m.isConversation() {
+	if !m.daemon && m.isConversation() {
 		weight -= 3
 	}
 	return weight >= 5 || weight == 4 && m.daemon

@@ -41,14 +41,20 @@ func parseMIME(raw []byte) mime {
 	s := splitter{mime: &m}
 	if boundary := boundaryOf(m.ctype); boundary != nil {
 		s.boundaries = append(s.boundaries, boundary)
-	} else if boundary := sniffBoundary(body); boundary != nil && !hasPrefixFold(m.ctype, "message/") {
-		s.boundaries = append(s.boundaries, boundary)
+	} else if m.ctype == nil || hasPrefixFold(m.ctype, "multipart/") {
+		if boundary := sniffBoundary(body); boundary != nil {
+			s.boundaries = append(s.boundaries, boundary)
+		}
 	}
 	if len(s.boundaries) > 0 {
 		s.split(body)
 	}
 	if len(m.parts) == 0 {
-		m.parts = append(m.parts, part{header: h, ctype: m.ctype, body: body})
+		p := part{header: h, ctype: m.ctype, body: body}
+		if p.is("multipart/") {
+			p.ctype = nil // its boundaries are lost: read what is left as text
+		}
+		m.parts = append(m.parts, p)
 	}
 	return m
 }
@@ -66,9 +72,9 @@ func boundaryOf(ctype []byte) []byte {
 }
 
 // sniffBoundary finds the boundary of a body whose Content-Type does not name it: a
-// line "--x" followed by a field of a part's header, among the first lines.
+// line "--x" followed by a field of a part's header, at its beginning.
 func sniffBoundary(body []byte) []byte {
-	for range 40 {
+	for range 6 {
 		var line []byte
 		line, body = cutLine(body)
 		if body == nil {

@@ -210,7 +210,9 @@ func (m *reading) statusReports(kind Kind) []Report {
 	var reports []Report
 	for _, s := range m.dsn.recipients {
 		r := Report{Recipient: s.final, Original: s.original, Action: Action(s.action), Status: s.status, Host: s.remote}
-		if r.Recipient == "" || s.actual != "" && r.Recipient != s.original {
+		if failed := m.failedRecipients(); r.Recipient == "" && r.Original == "" && len(failed) == 1 && len(m.dsn.recipients) == 1 {
+			r.Recipient = string(failed[0])
+		} else if r.Recipient == "" || s.actual != "" && r.Recipient != s.original {
 			r.Recipient = strings.Join([]string{s.final, s.actual, s.original}, " ")
 			r.Recipient, _, _ = strings.Cut(strings.TrimLeft(r.Recipient, " "), " ")
 		}

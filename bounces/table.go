@@ -162,8 +162,11 @@ func (t *table) loadRules(b *builder, file, text string) error {
 // fileStrength is how much the rules of a file go by: the vague ones are in files of
 // their own, the last.
 func fileStrength(file string) strength {
-	if strings.Contains(file, "/8") || strings.Contains(file, "/9") {
+	switch {
+	case strings.Contains(file, "/8"):
 		return strengthVague
+	case strings.Contains(file, "/9"):
+		return strengthLeast
 	}
 	return strengthText
 }
