@@ -160,6 +160,18 @@ func TestSignaturesBreak(t *testing.T) {
 			t.Errorf("%s can be changed", name)
 		}
 	}
+	few, err := s.Sign([]byte(shapes["plain"]), "acme.example", time.Unix(1_700_000_000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range oversigned {
+		if verification(append([]byte(name+": another\r\n"), few...), keys) == "" {
+			t.Errorf("a %s can be added where there is none", name)
+		}
+	}
+	if verification(append([]byte("Sender: list@other.example\r\n"), few...), keys) != "" {
+		t.Error("a forwarder's Sender breaks the signature")
+	}
 	if verification(append(bytes.Clone(signed), "more\r\n"...), keys) == "" {
 		t.Error("the body can be added to")
 	}

@@ -65,7 +65,12 @@ func TestFaultsOfTLS(t *testing.T) {
 			state: mail.StateDelayed, cause: mail.CauseTLSRequired, stage: mail.StageTLS},
 		{name: "B04 the handshake stalls: 30 s, then in clear",
 			scripts: only(offers+"C: STARTTLS\nS: 220 go\nhang", offers+envelopeOK+queued+bye),
-			state:   mail.StateAccepted, check: clear, within: 30 * time.Second},
+			state:   mail.StateAccepted, within: 30 * time.Second,
+			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
+				if inClear(t, o); o.Evidence.TLS.Problem != "not used: TLS handshake: no answer in time" {
+					t.Errorf("the problem is %q", o.Evidence.TLS.Problem)
+				}
+			}},
 		{name: "B06 TLS 1.1 at most: once more in clear", cut: true,
 			scripts: only(offers+"C: STARTTLS\nS: 220 go\ntls1.1\nhang", offers+envelopeOK+queued+bye),
 			state:   mail.StateAccepted, check: clear},

@@ -171,37 +171,26 @@ func (p *pool) expire(w *parked) {
 // server answers it (FAULTS A44).
 func (p *pool) end(c *conn) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed {
-		p.mu.Unlock()
 		c.raw.Close()
 		return
 	}
-	p.quits.Add(1)
-	p.mu.Unlock()
-	go func() {
-		defer p.quits.Done()
-		c.quit()
-	}()
+	p.quits.Go(c.quit)
 }
 
 // close ends every connection that waits, and returns when the last QUIT is
-// answered or given up.
+// answered or given up. What is put or ended later is cut.
 func (p *pool) close() {
 	p.mu.Lock()
-	var all []*conn
+	p.closed = true
 	for _, ws := range p.idle {
 		for _, w := range ws {
 			w.timer.Stop()
-			all = append(all, w.conn)
+			p.quits.Go(w.quit)
 		}
 	}
 	p.idle, p.total = nil, 0
-	p.mu.Unlock()
-	for _, c := range all {
-		p.end(c)
-	}
-	p.mu.Lock()
-	p.closed = true
 	p.mu.Unlock()
 	p.quits.Wait()
 }

@@ -53,6 +53,12 @@ func TestProceed(t *testing.T) {
 		{name: "expired before the dot", scripts: only(noDot), change: after(3, mail.ErrExpired), state: mail.StateExpired, cause: mail.CauseNotUsefulInTime, check: stopped},
 		{name: "cancelled before the dot", scripts: only(noDot), change: after(3, mail.ErrCancelled), state: mail.StateCancelled, cause: mail.CauseCancelled, check: stopped},
 		{name: "F10 lease lost before the dot", scripts: only(noDot), change: after(3, mail.ErrInterrupted), state: "", text: "interrupted", check: stopped},
+		{name: "expired before the dot of a larger message", cut: true, scripts: only(hi + commands + ok + ok + goOn + "C.\n" + queued),
+			change: func(o *Options, p *Plan, a *mail.Attempt) {
+				a.Signed = []byte(strings.Repeat("x: y\r\n", 40<<10/6))
+				after(3, mail.ErrExpired)(o, p, a)
+			},
+			state: mail.StateExpired, cause: mail.CauseNotUsefulInTime, check: stopped},
 		{name: "superseded in DATA finishes", scripts: only(accepting), change: after(3, mail.ErrSuperseded), state: mail.StateAccepted},
 	} {
 		t.Run(f.name, func(t *testing.T) {

@@ -123,6 +123,31 @@ func (b *Behaviour) parse(what, rest string) (err error) {
 	return nil
 }
 
+// String writes a behaviour as ParseBehaviour reads it.
+func (b Behaviour) String() string {
+	var s string
+	switch {
+	case b.Greylist > 0:
+		s = "greylist " + strconv.Itoa(b.Greylist)
+	case b.Reply != "":
+		s = "refuse " + b.Reply
+	case b.Lose:
+		return "lose"
+	case b.Vanish:
+		s = "vanish"
+	case b.Stall:
+		s = "stall"
+	case b.Delay > 0:
+		s = "delay " + b.Delay.String()
+	default:
+		return "accept"
+	}
+	if b.Stage == "" || b.Stage == StageRcpt {
+		return s
+	}
+	return s + " at " + string(b.Stage)
+}
+
 func validReply(s string) bool {
 	return len(s) >= 3 && (s[0] == '4' || s[0] == '5') && s[1] >= '0' && s[1] <= '9' && s[2] >= '0' && s[2] <= '9' &&
 		(len(s) == 3 || s[3] == ' ')

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/deliverd/deliverd/deliver/smtptest"
 )
@@ -172,11 +173,15 @@ func TestParseBehaviour(t *testing.T) {
 		"refuse 550 5.1.1 no such user": {Reply: "550 5.1.1 no such user", Stage: smtptest.StageRcpt},
 		"refuse 554 go away at dot":     {Reply: "554 go away", Stage: smtptest.StageDot},
 		"refuse 451 look at this":       {Reply: "451 look at this", Stage: smtptest.StageRcpt},
+		"vanish":                        {Vanish: true, Stage: smtptest.StageRcpt},
+		"delay 5s at dot":               {Delay: 5 * time.Second, Stage: smtptest.StageDot},
 		"stall at data":                 {Stall: true, Stage: smtptest.StageData},
 		"lose":                          {Lose: true, Stage: smtptest.StageDot},
 	} {
 		if got, err := smtptest.ParseBehaviour(in); err != nil || got != want {
 			t.Errorf("%q: got %+v, %v", in, got, err)
+		} else if got.String() != in {
+			t.Errorf("%q is written as %q", in, got)
 		}
 	}
 	for _, in := range []string{"", "at dot", "explode", "greylist", "greylist x", "refuse", "refuse 250 ok", "refuse 5500", "delay", "delay 5", "stall at lunch", "accept all"} {
