@@ -160,7 +160,7 @@ func BenchmarkPIN(b *testing.B) {
 func fill(b *bench, n int) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range 256 {
+	for range 1024 { // large batches
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1))
@@ -186,6 +186,9 @@ func BenchmarkRestart(b *testing.B) {
 	from := time.Now()
 	fill(q, n)
 	filled := time.Since(from)
+	for q.q.unsaid.count() > 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
 	q.q.Close()
 	q.q = nil
 	q.server.Stop()

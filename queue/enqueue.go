@@ -23,6 +23,9 @@ const (
 	latestAfter = time.Hour
 	// unsaidMost stops intake while the event log takes nothing.
 	unsaidMost = 100_000
+	// unsaidMany slows intake down to the event log's pace, so that a crash leaves
+	// little to be said again.
+	unsaidMany = 4_000
 )
 
 // keyEntry is what DELIVERD_KEYS holds of an idempotency key.
@@ -61,6 +64,9 @@ func (l *latestEntry) newerThan(m *mail.Message) bool {
 func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]byte) (mail.Receipt, error) {
 	if p := q.closedDoor(); p != nil {
 		return mail.Receipt{}, p
+	}
+	for tries := 0; q.unsaid.count() > unsaidMany && tries < 100 && ctx.Err() == nil; tries++ {
+		q.sleep(ctx, 5*time.Millisecond)
 	}
 	if m.IdempotencyKey != "" {
 		unlock, err := q.keyLocks.lock(ctx, keyOf(m))

@@ -158,7 +158,7 @@ func (r *record) index(writer string) index {
 	return x
 }
 
-func flag(on bool) string {
+func bit(on bool) string {
 	if on {
 		return "1"
 	}
@@ -167,7 +167,7 @@ func flag(on bool) string {
 
 func (x index) encode() string {
 	return strings.Join([]string{"1", string(x.state), strconv.FormatInt(x.due, 36),
-		strconv.FormatInt(x.exp, 36), strconv.Itoa(x.attempts), flag(x.keyed), strconv.Itoa(int(x.wish)),
+		strconv.FormatInt(x.exp, 36), strconv.Itoa(x.attempts), bit(x.keyed), strconv.Itoa(int(x.wish)),
 		x.writer, x.domain, url.QueryEscape(x.kind), url.QueryEscape(x.tenant)}, " ")
 }
 
