@@ -274,7 +274,7 @@ func TestVerdict(t *testing.T) {
 		{"arrives behind", mimecast + "autodiscover.good.example. CNAME autodiscover.outlook.com.", Options{}, Arrives, Nobody, "filtered by Mimecast and kept by Microsoft 365", "Mimecast"},
 		{"in Finnish", mimecast, Options{Lang: "fi"}, Arrives, Nobody, "ne vastaanottaa Mimecast", "sallia viestimme tuotteessa Mimecast"},
 		{"null MX", "good.example. MX 0 .", Options{}, Undeliverable, Nobody, "cannot be delivered: The domain says that it takes no mail", "Ask for another address"},
-		{"null MX in Finnish", "good.example. MX 0 .", Options{Lang: "fi"}, Undeliverable, Nobody, "ei ota vastaan", "Pyydä toinen osoite"},
+		{"null MX in Finnish", "good.example. MX 0 .", Options{Lang: "fi"}, Undeliverable, Nobody, "ettei se ota vastaan", "Pyydä toinen osoite"},
 		{"exchanger missing", "good.example. MX 10 no.good.example.", Options{}, Undeliverable, TheirIT, "no.good.example does not exist", "Their IT has to repair this: The exchanger"},
 		{"exchanger missing in Finnish", "good.example. MX 10 no.good.example.", Options{Lang: "fi"}, Undeliverable, TheirIT, "palvelinta ei ole olemassa", "korjattava tämä: nimettyä"},
 		{"refused lately", "", Options{History: history(1, 5)}, Held, TheirIT, "5 of our messages were refused and 1 handed over", ""},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 
@@ -23,8 +22,8 @@ type reception struct {
 	unknown  bool   // whether there is one could not be learned
 }
 
-// exchangers reports on the domain's exchangers and their addresses. It looks at
-// them as Route does, so that the report says what a delivery will meet.
+// exchangers reports on the domain's exchangers and their addresses, which it
+// finds and orders as Route does.
 func (s *survey) exchangers(ctx context.Context) *reception {
 	m := &reception{}
 	m.list, m.err = s.MX(ctx, s.domain)
@@ -54,7 +53,9 @@ func (s *survey) exchangers(ctx context.Context) *reception {
 	m.hosts = m.hosts[:min(len(m.hosts), maxHosts)]
 	var wg sync.WaitGroup
 	for i := range m.hosts {
-		wg.Go(func() { locate(ctx, s, &m.hosts[i], s.resolver.options.Private) })
+		// The report is about the Internet's view, whatever addresses deliveries
+		// from here may use.
+		wg.Go(func() { locate(ctx, s, &m.hosts[i], false) })
 	}
 	wg.Wait()
 	s.exchangerHosts(m)
@@ -205,16 +206,3 @@ func (s *survey) doubled(host string, dead bool) bool {
 // secured reports whether the answer for the exchangers and a host's addresses
 // were validated, which DANE needs.
 func (m *reception) secured(h *Host) bool { return m.list.AD && h.AD }
-
-// addresses are all addresses of the exchangers, each once.
-func (m *reception) addresses() []netip.Addr {
-	var addrs []netip.Addr
-	for _, h := range m.hosts {
-		for _, addr := range h.Addrs {
-			if !slices.Contains(addrs, addr) {
-				addrs = append(addrs, addr)
-			}
-		}
-	}
-	return addrs
-}

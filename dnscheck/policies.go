@@ -83,7 +83,7 @@ func (s *survey) sts(ctx context.Context) stsState {
 		s.add("mtasts.syntax", name, "The MTA-STS record can't be parsed: it needs an id of 1 to 32 letters and digits.", whole, txtFix(name, "v=STSv1; id="+s.resolver.options.Now().UTC().Format("20060102150405")))
 		return state
 	}
-	policy, err := fetchSTS(ctx, s, s.domain, s.options.Web, s.resolver.options.Private)
+	policy, err := fetchSTS(ctx, s, s.domain, s.options.Web)
 	if failed, ok := errors.AsType[*STSError](err); ok {
 		s.stsFailure(failed, whole)
 		return state

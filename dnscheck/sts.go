@@ -128,6 +128,9 @@ type Web struct {
 	// Dial connects; nil: a net.Dialer. It is given "tcp" and the host's looked-up
 	// address, which is on the public Internet unless the resolver allows others.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Anywhere says that Dial itself decides where connections go, as in a
+	// laboratory, so that the looked-up address may be any.
+	Anywhere bool
 	// Roots are the authorities that the certificate has to come from; nil: the
 	// system's.
 	Roots *x509.CertPool
@@ -137,12 +140,13 @@ type Web struct {
 // nowhere else: no redirect is followed, no proxy used (RFC 8461 3.3). The error
 // is always an *STSError. It ends with ctx.
 func (r *Resolver) FetchSTS(ctx context.Context, domain string, web Web) (STSPolicy, error) {
-	return fetchSTS(ctx, r, domain, web, r.options.Private)
+	web.Anywhere = web.Anywhere || r.options.Private
+	return fetchSTS(ctx, r, domain, web)
 }
 
-func fetchSTS(ctx context.Context, dns lookups, domain string, web Web, private bool) (STSPolicy, error) {
+func fetchSTS(ctx context.Context, dns lookups, domain string, web Web) (STSPolicy, error) {
 	host := Host{Name: "mta-sts." + domain}
-	locate(ctx, dns, &host, private)
+	locate(ctx, dns, &host, web.Anywhere)
 	if len(host.Addrs) == 0 {
 		return STSPolicy{}, &STSError{Step: "dns", Detail: host.Err.Error(), Err: host.Err}
 	}

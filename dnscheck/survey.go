@@ -34,10 +34,11 @@ type survey struct {
 	domain   string
 	options  *Options
 	ours     bool // the domain is one of ours, so that its findings are about our mail
+	shared   bool // our mail uses the domain in its addresses
 
 	mu       sync.Mutex
 	asked    map[question]bool
-	failures []*Error // questions that were not answered, one each
+	failures []*Error        // questions that were not answered, one each
 	told     map[string]bool // findings made, by code and subject
 	made     map[string]int  // how many, by code
 	findings []Finding
@@ -45,7 +46,9 @@ type survey struct {
 }
 
 func newSurvey(r *Resolver, domain string, o *Options) *survey {
-	return &survey{resolver: r, domain: domain, options: o, asked: map[question]bool{}, told: map[string]bool{}, made: map[string]int{}, facts: map[string]any{}}
+	u := o.Sender
+	shared := u != nil && domain != "" && (underOrEqual(lowerASCII(u.From), domain) || underOrEqual(lowerASCII(u.ReturnPath), domain))
+	return &survey{resolver: r, domain: domain, options: o, shared: shared, asked: map[question]bool{}, told: map[string]bool{}, made: map[string]int{}, facts: map[string]any{}}
 }
 
 // add reports a finding, in the state that the catalogue gives its code. The
@@ -65,7 +68,7 @@ func (s *survey) add(name, subject, text string, more ...detail) {
 	if f.State == StateInfo || f.State == StateOK || f.State == StateUnknown {
 		f.WhoActs = Nobody
 	}
-	f.Matters = f.Concerns != TheirMail && f.State != StateInfo && f.State != StateOK
+	f.Matters = (f.Concerns != TheirMail || s.shared) && f.State != StateInfo && f.State != StateOK
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := f.Code + "\x00" + f.Subject
