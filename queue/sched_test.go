@@ -286,7 +286,7 @@ func checkTaken(t *testing.T, model map[uint64]*modelItem, now time.Duration, go
 		t.Fatalf("taken though not due: %+v at %v", it, now)
 	}
 	for _, o := range model {
-		if !o.sending && !o.marked && o.due <= now && o.domain == it.domain && (o.lane < it.lane || o.lane == it.lane && o.exp < it.exp) {
+		if !o.sending && !o.marked && o.exp > now && o.due <= now && o.domain == it.domain && (o.lane < it.lane || o.lane == it.lane && o.exp < it.exp) {
 			t.Fatalf("%+v was taken before %+v", it, o)
 		}
 	}
