@@ -89,7 +89,7 @@ func (t *tries) tried(target target) bool {
 func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.Outcome, done bool) {
 	started := time.Now()
 	if err := t.attempt.Proceed(); err != nil {
-		return t.after(&failure{target: target, stage: mail.StageConnect, err: &errStopped{err}})
+		return t.after(&failure{stage: mail.StageConnect, err: &errStopped{err}})
 	}
 	c, f := d.open(ctx, &t.plan, target, t.wait)
 	if f == nil {

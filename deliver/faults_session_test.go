@@ -69,6 +69,13 @@ func TestFaultsBeforeMail(t *testing.T) {
 			state: mail.StateRefused, cause: "*", stage: mail.StageHello, text: "501 5.5.4"},
 		{name: "A12 550 is about us", scripts: only("S: 220 mx\nC: EHLO\nS: 550 5.7.1 bad name\n" + bye),
 			state: mail.StateDelayed, cause: "*", stage: mail.StageHello},
+		{name: "A12 550 inside TLS", scripts: only(offers + "C: STARTTLS\nS: 220 go\ntls\nC: EHLO\nS: 550 5.7.1 bad name\n" + bye),
+			state: mail.StateDelayed, cause: "*", stage: mail.StageHello,
+			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
+				if o.Evidence.TLS == nil || o.Evidence.TLS.Version != "TLS 1.3" {
+					t.Errorf("TLS: %+v", o.Evidence.TLS)
+				}
+			}},
 		{name: "A16 LF alone", scripts: only("S= \"220 mx\\n\"\nC: EHLO\nS= \"250-mx\\n250 PIPELINING\\n\"\n" + envelopeOK + "S= \"250 ok\\n\"\n" + bye),
 			state: mail.StateAccepted},
 		{name: "A17 two codes in a reply", scripts: only("S: 220 mx\nC: EHLO\nS: 250-a\nS: 550 b\nhang"),

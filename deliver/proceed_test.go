@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -45,7 +46,7 @@ func TestProceed(t *testing.T) {
 		{name: "expired before the second host", scripts: map[string][]string{mx1: {"refuse"}, mx2: nil}, change: after(2, mail.ErrExpired),
 			state: mail.StateExpired, cause: mail.CauseNotUsefulInTime,
 			check: func(t *testing.T, _ *smtptest.Network, o mail.Outcome) {
-				if len(o.Evidence.Tries) != 1 || o.Evidence.Tries[0].Host != "mx1.dest.example" {
+				if o.Evidence.Host != "" || len(o.Evidence.Tries) != 1 || o.Evidence.Tries[0].Host != "mx1.dest.example" {
 					t.Errorf("tries: %+v", o.Evidence.Tries)
 				}
 			}},
@@ -116,6 +117,9 @@ func TestContext(t *testing.T) {
 				}
 				if o.State != row.state || o.PossibleDuplicate != row.ambig || row.state == "" && !strings.Contains(o.Local, "interrupted") {
 					t.Errorf("got %+v", o)
+				}
+				if d.memory.tlsIsBroken(netip.MustParseAddr("192.0.2.1")) {
+					t.Error("its TLS is remembered as broken, and it was us who went away")
 				}
 				d.Close()
 				network.Close()

@@ -172,7 +172,7 @@ func (c *conn) insync() bool {
 // open dials a target and brings the connection to where MAIL can be said.
 func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) (*conn, *failure) {
 	c, f := d.connect(ctx, p, t, wait, p.TLS)
-	if f != nil && f.clearNext && p.TLS == TLSOpportunistic {
+	if f != nil && f.clearNext && p.TLS == TLSOpportunistic && ctx.Err() == nil {
 		// The handshake failed and whatever follows on that connection is lost. Mail in
 		// clear to a server with a broken TLS is what there would have been without
 		// STARTTLS: once more, without it (RFC 7435 4).
@@ -199,6 +199,7 @@ func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeout
 	if f == nil {
 		return c, nil
 	}
+	f.tls = c.tls
 	if c.broken {
 		raw.Close()
 	} else {

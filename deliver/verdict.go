@@ -87,8 +87,8 @@ func (t *tries) verdict() mail.Outcome {
 }
 
 // lastWord chooses the failure that the message's fate hangs on: the one that
-// decided, else the first reply of a best host (support can act on a reply, and
-// hardly on a timeout), else the last failure.
+// decided, else the first reply (support can act on a reply, and hardly on a
+// timeout, and hosts are tried the best first), else the last failure.
 func (t *tries) lastWord() *failure {
 	last := t.failed[len(t.failed)-1]
 	if last.scope() != scopeHost {
