@@ -51,7 +51,7 @@ func TestAttemptIntoSink(t *testing.T) {
 				t.Errorf("arrived:\n%q\nsigned:\n%q", got.Raw, o.Signed)
 			}
 			verifyAll(t, got.Raw, keys)
-			if got.From != "<bounce@acme.example>" || got.To != string(m.To) || got.Hello != "out.acme.example" || got.TLS != "TLS 1.3" || !strings.Contains(got.MessageID, string(m.ID)) {
+			if got.From != "bounce@acme.example" || got.To != string(m.To) || got.Hello != "out.acme.example" || got.TLS != "TLS 1.3" || !strings.Contains(got.MessageID, string(m.ID)) {
 				t.Errorf("got %+v", got)
 			}
 			break

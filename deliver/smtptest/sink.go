@@ -32,8 +32,8 @@ type SinkOptions struct {
 	MaxSize int
 	// MaxConns at once, 1000; more get a 421.
 	MaxConns int
-	// OnMail is called for each mail that was accepted, before its 250 is said. It must
-	// not keep Raw unless Keep >= 0.
+	// OnMail is called for each mail that was accepted, before its 250 is said, by many
+	// connections at once. With Keep < 0, Raw holds only until it returns.
 	OnMail func(Mail)
 }
 
@@ -41,7 +41,7 @@ type SinkOptions struct {
 type Mail struct {
 	Seq       int // 1 for the first
 	At        time.Time
-	From, To  string // the envelope
+	From, To  string // the envelope's addresses; From "" is the null sender
 	Hello     string // the client's name
 	Client    string // its address
 	TLS       string // "TLS 1.3", "" in clear
@@ -67,7 +67,7 @@ type Sink struct {
 	mu     sync.Mutex
 	rules  rules
 	seen   map[string]int // attempts per greylisted recipient
-	mails  []Mail         // a ring from the oldest, by first
+	mails  []Mail         // the oldest first
 	bytes  int
 	stats  Stats
 	seq    int
@@ -106,13 +106,16 @@ func Listen(o SinkOptions) (*Sink, error) {
 	if err := s.prepareTLS(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", o.Addr)
+	addr, err := net.ResolveTCPAddr("tcp", o.Addr)
 	if err != nil {
 		return nil, err
 	}
-	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		l.Close()
-		return nil, errors.New("smtptest: a sink listens on loopback only: " + o.Addr)
+	if !addr.IP.IsLoopback() {
+		return nil, errors.New("smtptest: a sink listens on loopback only, not on " + o.Addr)
+	}
+	l, err := net.ListenTCP("tcp", addr)
+	if err != nil {
+		return nil, err
 	}
 	s.listener = l
 	s.wg.Go(s.accept)

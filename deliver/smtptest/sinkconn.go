@@ -21,15 +21,18 @@ type sinkConn struct {
 	tls  string
 	name string // what the client calls itself
 
+	begun     bool // MAIL was taken
 	from, to  string
 	behaviour Behaviour
 	junk      int
-	body      []byte // scratch where mails aren't kept
+	body      []byte // scratch
 }
 
 const (
 	sinkWait = 5 * time.Minute // for a command, and for each 64 KiB of a message
 	maxJunk  = 20
+	// maxScratch is how much room for a message a connection keeps for its next one.
+	maxScratch = 1 << 20
 )
 
 func (s *Sink) serve(raw net.Conn) {
@@ -70,7 +73,8 @@ func (c *sinkConn) command(line string) bool {
 	case "EHLO":
 		c.hello(rest)
 	case "HELO":
-		c.name, c.from, c.to = rest, "", ""
+		c.name = rest
+		c.reset()
 		c.say("250 " + c.options.Name)
 	case "STARTTLS":
 		return c.startTLS()
@@ -81,7 +85,7 @@ func (c *sinkConn) command(line string) bool {
 	case "DATA":
 		return c.data()
 	case "RSET":
-		c.from, c.to = "", ""
+		c.reset()
 		c.say("250 2.0.0 Flushed")
 	case "NOOP":
 		c.say("250 2.0.0 OK")
@@ -96,8 +100,11 @@ func (c *sinkConn) command(line string) bool {
 	return true
 }
 
+func (c *sinkConn) reset() { c.begun, c.from, c.to = false, "", "" }
+
 func (c *sinkConn) hello(name string) {
-	c.name, c.from, c.to = name, "", ""
+	c.name = name
+	c.reset()
 	c.say("250-" + c.options.Name)
 	c.say("250-PIPELINING")
 	c.say("250-SIZE " + strconv.Itoa(c.options.MaxSize))
@@ -146,10 +153,10 @@ func (c *sinkConn) mail(rest string) bool {
 	switch {
 	case !ok:
 		c.say("501 5.5.4 Syntax: MAIL FROM:<address>")
-	case c.name == "" || c.from != "":
+	case c.name == "" || c.begun:
 		c.say("503 5.5.1 Bad sequence of commands")
 	default:
-		c.from, c.to = "<"+from+">", ""
+		c.begun, c.from = true, from
 		c.say("250 2.1.0 OK")
 	}
 	return true
@@ -161,7 +168,7 @@ func (c *sinkConn) rcpt(rest string) bool {
 	case !ok || to == "":
 		c.say("501 5.5.4 Syntax: RCPT TO:<address>")
 		return true
-	case c.from == "":
+	case !c.begun:
 		c.say("503 5.5.1 Bad sequence of commands")
 		return true
 	case c.to != "":
@@ -212,16 +219,16 @@ func (c *sinkConn) act(b Behaviour, stage Stage) (goOn, said bool) {
 }
 
 func (c *sinkConn) data() bool {
-	if c.to == "" {
-		if c.from == "" {
-			c.say("503 5.5.1 Bad sequence of commands")
-		} else {
-			c.say("554 5.5.1 No valid recipients")
-		}
+	defer c.reset()
+	switch {
+	case !c.begun:
+		c.say("503 5.5.1 Bad sequence of commands")
+		return true
+	case c.to == "":
+		c.say("554 5.5.1 No valid recipients")
 		return true
 	}
 	if goOn, said := c.act(c.behaviour, StageData); said || !goOn {
-		c.from, c.to = "", ""
 		return goOn
 	}
 	c.say("354 End data with <CR><LF>.<CR><LF>")
@@ -230,7 +237,6 @@ func (c *sinkConn) data() bool {
 	}
 	raw, err := c.message()
 	m := Mail{At: time.Now(), From: c.from, To: c.to, Hello: c.name, Client: c.raw.RemoteAddr().String(), TLS: c.tls, Raw: raw}
-	c.from, c.to = "", ""
 	switch {
 	case errors.Is(err, errTooLong):
 		c.say("552 5.3.4 Message too big")
@@ -244,6 +250,9 @@ func (c *sinkConn) data() bool {
 	if c.options.Keep > 0 || c.options.Ledger || c.options.OnMail != nil {
 		m.MessageID = messageID(raw)
 	}
+	if c.options.Keep > 0 {
+		m.Raw = bytes.Clone(raw)
+	}
 	c.keep(m)
 	if c.behaviour.Lose && c.behaviour.Stage == StageDot {
 		c.count(func(s *Stats) { s.Lost++ })
@@ -253,12 +262,10 @@ func (c *sinkConn) data() bool {
 	return true
 }
 
-// message reads up to the lone dot and undoes the doubled ones.
+// message reads up to the lone dot and undoes the doubled ones. What it returns holds
+// until it is called again.
 func (c *sinkConn) message() ([]byte, error) {
 	body := c.body[:0]
-	if c.options.Keep >= 0 {
-		body = make([]byte, 0, 16<<10)
-	}
 	next := 0
 	start := true // of a line
 	for {
@@ -272,7 +279,9 @@ func (c *sinkConn) message() ([]byte, error) {
 		}
 		if start && piece[0] == '.' {
 			if string(piece) == ".\r\n" {
-				c.body = body
+				if c.body = body; cap(body) > maxScratch {
+					c.body = nil
+				}
 				return body, nil
 			}
 			piece = piece[1:]

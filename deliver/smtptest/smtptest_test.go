@@ -100,7 +100,7 @@ func TestSinkKeeps(t *testing.T) {
 	var kept []string
 	for m := range s.Mails() {
 		kept = append(kept, fmt.Sprint(m.Seq, m.MessageID))
-		if want := "Message-ID: " + m.MessageID + "\r\n\r\n.dots\r\n"; string(m.Raw) != want || m.To != "k@d.example" || m.From != "<a@b.example>" || m.Hello != "me" || m.At.IsZero() {
+		if want := "Message-ID: " + m.MessageID + "\r\n\r\n.dots\r\n"; string(m.Raw) != want || m.To != "k@d.example" || m.From != "a@b.example" || m.Hello != "me" || m.At.IsZero() {
 			t.Errorf("got %+v", m)
 		}
 	}
