@@ -205,6 +205,34 @@ func TestPagesNeedARight(t *testing.T) {
 	}
 }
 
+func TestCaughtMailIsReadWithinBounds(t *testing.T) {
+	t.Parallel()
+	text := "Content-Type: text/plain\r\n\r\nfound\r\n"
+	nested := func(depth int) string {
+		raw := text
+		for i := range depth {
+			raw = fmt.Sprintf("Content-Type: multipart/mixed; boundary=b%d\r\n\r\n--b%d\r\n%s--b%d--\r\n", i, i, raw, i)
+		}
+		return raw
+	}
+	after := func(parts int) string {
+		return "Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\nContent-Type: image/png\r\n\r\nx\r\n", parts) + "--b\r\n" + text + "--b--\r\n"
+	}
+	for name, c := range map[string]struct {
+		raw  string
+		want string
+	}{
+		"as deep as allowed": {nested(maxMailDepth), "found"}, "too deep": {nested(maxMailDepth + 1), ""},
+		"the last part read": {after(maxMailParts - 2), "found"}, "one part later": {after(maxMailParts - 1), ""},
+		"header too long": {"X: " + strings.Repeat("x", maxMailHeader) + "\r\n" + text, ""},
+		"text too long":   {"Content-Type: text/plain\r\n\r\n" + strings.Repeat("x", maxMailText+9), strings.Repeat("x", maxMailText)},
+	} {
+		if got := strings.TrimSpace(read(CaughtMail{Raw: []byte(c.raw)}).Text); got != c.want {
+			t.Errorf("%s: text %.40q (%d bytes), want %.40q (%d)", name, got, len(got), c.want, len(c.want))
+		}
+	}
+}
+
 func FuzzReadCaughtMail(f *testing.F) {
 	f.Add([]byte(fmt.Sprintf(inviteMail, "7K3Q-9DXP")))
 	f.Add([]byte("Content-Type: multipart/mixed; boundary=a\r\n\r\n" + strings.Repeat("--a\r\n\r\nx\r\n", 100)))

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/deliverd/deliverd/mail"
@@ -152,34 +151,32 @@ type EventFilter struct {
 	State   mail.State
 }
 
-func (f EventFilter) match(tenant string, state mail.State) bool {
-	return (f.Tenants == nil || slices.Contains(f.Tenants, tenant)) && (f.State == "" || f.State == state)
-}
+// eventWindow is how many places one reading of the feed searches at most, so that
+// a filter that matches little can't make it long.
+const eventWindow = 10_000
 
 // EventsAfter returns the events after a place that f chooses, in the order of their
-// places, at most limit of them, and the place up to which the view was searched:
-// where to go on.
+// places, at most n of them, and the place up to which the view was searched: where
+// to go on.
 func (v *View) EventsAfter(ctx context.Context, after uint64, f EventFilter, n int) ([]mail.LoggedEvent, uint64, error) {
-	place := v.hub.place()
-	if after >= place {
+	until := min(v.hub.place(), after+eventWindow)
+	if after >= until {
 		return nil, after, nil
 	}
-	// A bounded piece of the log is read and then filtered: a filter that matches
-	// little can't make one reading long.
-	logged, err := v.events(ctx, "seq > ? AND seq <= ? ORDER BY seq LIMIT "+fmt.Sprint(limit(n)), int64(after), int64(place))
+	where, args := amongTenants(f.Tenants)
+	where = "seq > ? AND seq <= ? AND " + where
+	args = append([]any{int64(after), int64(until)}, args...)
+	if f.State != "" {
+		where, args = where+" AND state = ?", append(args, string(f.State))
+	}
+	found, err := v.events(ctx, where+" ORDER BY seq LIMIT ?", append(args, limit(n))...)
 	if err != nil {
 		return nil, after, err
 	}
-	if len(logged) == limit(n) {
-		place = logged[len(logged)-1].Seq
+	if len(found) == limit(n) {
+		until = found[len(found)-1].Seq
 	}
-	kept := logged[:0]
-	for _, e := range logged {
-		if f.match(e.Tenant, e.State) {
-			kept = append(kept, e)
-		}
-	}
-	return kept, place, nil
+	return found, until, nil
 }
 
 func (v *View) events(ctx context.Context, where string, args ...any) ([]mail.LoggedEvent, error) {

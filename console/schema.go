@@ -47,7 +47,8 @@ CREATE TABLE messages (
 	rank INTEGER NOT NULL, attempt INTEGER NOT NULL, seq INTEGER NOT NULL, last_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX messages_ref ON messages (ref);
-CREATE INDEX messages_tenant ON messages (tenant, state, id);
+CREATE INDEX messages_tenant ON messages (tenant, id);
+CREATE INDEX messages_tenant_state ON messages (tenant, state, id);
 CREATE INDEX messages_state ON messages (state, id);
 CREATE INDEX messages_address ON messages (address, id);
 CREATE INDEX messages_person ON messages (person, id);

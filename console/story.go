@@ -221,9 +221,6 @@ func (n *narrator) attempt(e mail.Event) (Attempt, bool) {
 	default:
 		return Attempt{}, false
 	}
-	if e.Attempt == 0 {
-		return Attempt{}, false
-	}
 	a := Attempt{
 		Number: e.Attempt, State: e.State, At: e.At, Cause: e.Cause, NextAttempt: e.NextAttempt,
 		PossibleDuplicate: e.PossibleDuplicate, Evidence: e.Evidence,

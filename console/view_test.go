@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -92,6 +91,7 @@ func TestWait(t *testing.T) {
 }
 
 // A view is thrown away and built anew whenever it can't be trusted.
+
 func TestViewIsRebuilt(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, path string, log *testLog){
@@ -189,122 +189,12 @@ func TestFollowGoesOnAfterTheLogFailed(t *testing.T) {
 }
 
 // The order of events and their number doesn't matter: STYLE.md trap 8.
-func FuzzFoldIgnoresOrder(f *testing.F) {
-	f.Add(uint64(1), uint8(3))
-	f.Add(uint64(42), uint8(1))
-	f.Add(uint64(7), uint8(200))
-	f.Fuzz(func(t *testing.T, seed uint64, batch uint8) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		events := randomLives(r)
-		straight, shuffled := openView(t, ""), openView(t, "")
-		apply(t, straight, events, len(events))
-
-		again := append(append([]mail.LoggedEvent{}, events...), events[:r.IntN(len(events))]...)
-		r.Shuffle(len(again), func(i, j int) { again[i], again[j] = again[j], again[i] })
-		apply(t, shuffled, again, int(batch)+1)
-
-		if a, b := dump(t, straight), dump(t, shuffled); a != b {
-			t.Errorf("in order:\n%s\nshuffled:\n%s", a, b)
-		}
-	})
-}
 
 // The same without the database, for many more orders.
-func FuzzFold(f *testing.F) {
-	for seed := range uint64(100) {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, seed uint64) {
-		r := rand.New(rand.NewPCG(seed, 1))
-		events := randomLives(r)
-		straight := foldAll(events)
-		again := append(append([]mail.LoggedEvent{}, events...), events[:r.IntN(len(events))]...)
-		r.Shuffle(len(again), func(i, j int) { again[i], again[j] = again[j], again[i] })
-		for id, s := range foldAll(again) {
-			if *s != *straight[id] {
-				t.Errorf("in order: %+v\nshuffled: %+v", *straight[id], *s)
-			}
-		}
-	})
-}
-
-func foldAll(events []mail.LoggedEvent) map[mail.ID]*standing {
-	all := map[mail.ID]*standing{}
-	for _, e := range events {
-		if all[e.Message] == nil {
-			all[e.Message] = &standing{}
-		}
-		all[e.Message].fold(e)
-	}
-	return all
-}
-
-func apply(t *testing.T, v *View, events []mail.LoggedEvent, size int) {
-	t.Helper()
-	for len(events) > 0 {
-		n := min(size, len(events))
-		if err := v.apply(t.Context(), events[:n]); err != nil {
-			t.Fatal(err)
-		}
-		events = events[n:]
-	}
-}
 
 // randomLives makes a log of a few messages with every sort of fact, some of them
-// recorded twice, at two places and with a difference.
-func randomLives(r *rand.Rand) []mail.LoggedEvent {
-	states := []mail.State{
-		mail.StateQueued, mail.StateDelayed, mail.StateAccepted, mail.StateRefused, mail.StateExpired,
-		mail.StateSuperseded, mail.StateCancelled, mail.StateSuppressed, mail.StateReturned, mail.StateComplained,
-		mail.EventAtRisk, mail.EventResent, mail.EventUsed, mail.EventExpiredUnused, mail.EventWrongPerson, "of_next_year",
-	}
-	causes := []mail.Cause{"", mail.CauseGreylisted, mail.CauseNetwork}
-	var log []mail.LoggedEvent
-	for range 2 + r.IntN(40) {
-		m := invite(r.IntN(4))
-		if r.IntN(5) == 0 {
-			m.TenantName, m.PersonID = "", ""
-		}
-		e := mail.NewEvent(m, states[r.IntN(len(states))], r.IntN(4), monday.Add(time.Duration(r.IntN(1000))*time.Second))
-		e.Cause = causes[r.IntN(len(causes))]
-		e.PossibleDuplicate = r.IntN(8) == 0
-		if r.IntN(2) == 0 {
-			e.NextAttempt = e.At.Add(time.Duration(r.IntN(100)) * time.Second)
-			e.Evidence = &mail.Evidence{Provider: []string{"google", "microsoft365"}[r.IntN(2)]}
-		}
-		log = append(log, mail.LoggedEvent{Seq: uint64(len(log) + 1), Event: e})
-	}
-	return log
-}
 
-func TestFoldStates(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		name   string
-		states []mail.State // in attempts 0, 1, 2 …
-		want   mail.State
-	}{
-		{"accepted recorded before queued", []mail.State{mail.StateAccepted, mail.StateQueued}, mail.StateAccepted},
-		{"delayed", []mail.State{mail.StateQueued, mail.StateDelayed}, mail.StateDelayed},
-		{"expired after delays", []mail.State{mail.StateDelayed, mail.StateDelayed, mail.StateExpired}, mail.StateExpired},
-		{"bounced a day later", []mail.State{mail.StateReturned, mail.StateAccepted}, mail.StateReturned},
-		{"used says nothing of the mail", []mail.State{mail.StateDelayed, mail.EventUsed}, mail.StateDelayed},
-		{"only at risk is known", []mail.State{mail.EventAtRisk}, mail.StateQueued},
-		{"only used is known", []mail.State{mail.EventUsed}, mail.StateAccepted},
-		{"only resent is known", []mail.State{mail.EventResent}, StateUnknown},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			var s standing
-			for i, state := range c.states {
-				s.fold(mail.LoggedEvent{Seq: uint64(i + 1), Event: mail.NewEvent(invite(1), state, i, monday)})
-			}
-			if s.State != c.want {
-				t.Errorf("state %q, want %q", s.State, c.want)
-			}
-		})
-	}
-}
+// recorded twice, at two places and with a difference.
 
 func TestPrune(t *testing.T) {
 	t.Parallel()
@@ -333,80 +223,6 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-func TestEventsAfter(t *testing.T) {
-	t.Parallel()
-	v := openView(t, "")
-	other := invite(2)
-	other.Tenant = "other"
-	fill(t, v, greylistedThenHandedOver(invite(1))...)
-	fill(t, v, greylistedThenHandedOver(other)...)
-
-	got, next, err := v.EventsAfter(t.Context(), 0, EventFilter{Tenants: []string{"other"}}, 4)
-	if err != nil || len(got) != 1 || got[0].Seq != 4 || next != 4 {
-		t.Errorf("first piece: %d events, next %d, %v; want the event at 4", len(got), next, err)
-	}
-	got, next, err = v.EventsAfter(t.Context(), next, EventFilter{State: mail.StateAccepted}, 4)
-	if err != nil || len(got) != 1 || got[0].Seq != 6 || next != 6 {
-		t.Errorf("second piece: %d events, next %d, %v; want the event at 6", len(got), next, err)
-	}
-	got, next, err = v.EventsAfter(t.Context(), next, EventFilter{}, 4)
-	if err != nil || len(got) != 0 || next != 6 {
-		t.Errorf("at the end: %d events, next %d, %v", len(got), next, err)
-	}
-}
-
-func TestList(t *testing.T) {
-	t.Parallel()
-	v := openView(t, "")
-	for n := range 5 {
-		m := invite(n)
-		if n%2 == 1 {
-			m.Tenant, m.To, m.PersonID = "other", "Someone@Else.example", ""
-		}
-		life := greylistedThenHandedOver(m)
-		fill(t, v, life[:1+n%3]...)
-	}
-	for _, c := range []struct {
-		name string
-		f    Filter
-		want []int
-	}{
-		{"all", Filter{}, []int{4, 3, 2, 1, 0}},
-		{"first page", Filter{Limit: 2}, []int{4, 3}},
-		{"second page", Filter{Limit: 2, Before: testID(3)}, []int{2, 1}},
-		{"tenant", Filter{Tenants: []string{"other"}}, []int{3, 1}},
-		{"two tenants", Filter{Tenants: []string{"other", "04711"}}, []int{4, 3, 2, 1, 0}},
-		{"no tenant at all", Filter{Tenants: []string{}}, nil},
-		{"state", Filter{State: mail.StateQueued}, []int{3, 0}},
-		{"address in any case", Filter{To: "someone@ELSE.example"}, []int{3, 1}},
-		{"tenant and state", Filter{Tenants: []string{"other"}, State: mail.StateDelayed}, []int{1}},
-		{"person", Filter{Person: PersonKey("04711", "usr_123", "")}, []int{4, 2, 0}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			sums, err := v.List(t.Context(), c.f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got []mail.ID
-			for _, s := range sums {
-				got = append(got, s.ID)
-			}
-			var want []mail.ID
-			for _, n := range c.want {
-				want = append(want, testID(n))
-			}
-			if len(got) != len(want) {
-				t.Fatalf("got %v, want %v", got, want)
-			}
-			for i := range got {
-				if got[i] != want[i] {
-					t.Fatalf("got %v, want %v", got, want)
-				}
-			}
-		})
-	}
-}
-
 func write(t *testing.T, path string, b []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, b, 0o600); err != nil {
@@ -427,6 +243,7 @@ func exec(t *testing.T, path, statement string) {
 }
 
 // Reported as events a second: a node that starts without a view reads the whole log.
+
 func BenchmarkApply(b *testing.B) {
 	v, err := OpenView(b.Context(), ViewOptions{Path: filepath.Join(b.TempDir(), "view.db")})
 	if err != nil {
@@ -451,3 +268,9 @@ func BenchmarkApply(b *testing.B) {
 	}
 	b.ReportMetric(float64(seq)/b.Elapsed().Seconds(), "events/s")
 }
+
+// At risk is said of a message only while something can still be done.
+
+// A filter that matches nothing is searched for a window of places at a time.
+
+// No reading looks at every row, and lists come out of an index in their order.
