@@ -303,7 +303,7 @@ func (m *reading) originalRecipient() []byte {
 // complaints makes the report of a complaint. Its recipient is often blanked; the
 // original message names it then.
 func (m *reading) complaints() []Report {
-	r := Report{Action: ActionComplaint, Verdict: Verdict{Cause: mail.CauseSpam}}
+	r := Report{Action: ActionComplaint, Verdict: Verdict{Cause: mail.CauseComplaint, Hard: true}}
 	if m.feedback != nil {
 		h, _ := parseHeader(bytes.TrimLeft(decodeTransfer(m.feedback.body, m.feedback.header.get("content-transfer-encoding")), "\r\n"))
 		for _, name := range [...]string{"original-rcpt-to", "removal-recipient"} {

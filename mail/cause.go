@@ -40,6 +40,7 @@ const (
 	CauseSuperseded      Cause = "superseded"
 	CauseCancelled       Cause = "cancelled"
 	CauseNotUsefulInTime Cause = "not_useful_in_time"
+	CauseComplaint       Cause = "complaint" // the recipient called a message unwanted
 )
 
 // Causes lists every cause once, in the order above.
@@ -49,7 +50,7 @@ var Causes = [...]Cause{
 	CauseSpam, CauseContentRejected, CausePolicy, CauseSenderRejected, CauseRelayDenied, CauseTLSRequired,
 	CauseProtocol, CauseNetwork, CauseRemoteError, CauseExpired, CauseUnknown,
 	CauseNullMX, CauseDNSFailure, CauseTimeout, CauseLoop, CauseSuppressed, CauseSuperseded,
-	CauseCancelled, CauseNotUsefulInTime,
+	CauseCancelled, CauseNotUsefulInTime, CauseComplaint,
 }
 
 // Actor is who has to do something.
