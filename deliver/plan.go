@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
@@ -26,8 +27,9 @@ type Plan struct {
 	// Login is set for a relay that wants AUTH (RFC 4954). It is used inside TLS only;
 	// with TLSEncrypted whoever answers gets to see it.
 	Login *Login
-	// Relay says that the hosts are a smarthost of ours, not the recipient's own:
-	// their name may be ours (no loop), and their refusals still are the last word.
+	// Relay says that the hosts are a smarthost of ours, not the recipient's own: their
+	// name may be ours (no loop), and where they refuse us before MAIL, the message waits
+	// until that is mended. What they say of a message is the last word all the same.
 	Relay bool
 }
 
@@ -128,6 +130,9 @@ func ByRelay(relay Plan, host string, lookup func(ctx context.Context, host stri
 	relay.Destination = host
 	return func(ctx context.Context, _ string) (Plan, error) {
 		addrs, err := lookup(ctx, host)
+		if err == nil && len(addrs) == 0 {
+			err = errors.New("its name has no address")
+		}
 		if err != nil {
 			// Our own relay's name: whatever is wrong with it, the message has not been
 			// tried.

@@ -159,13 +159,13 @@ func TestByRelay(t *testing.T) {
 			t.Errorf("the password is in %q", s)
 		}
 	}
-	down := ByRelay(Plan{}, "smart.example", func(context.Context, string) ([]netip.Addr, error) {
-		return nil, &dnscheck.Error{Kind: dnscheck.NoDomain}
-	})
-	_, err = down(t.Context(), "dest.example")
-	o := byPlan(t.Context(), &mail.Attempt{Message: testMessage(), Number: 5}, err)
-	if o.State != "" || !strings.Contains(o.Local, "smart.example") {
-		t.Errorf("a relay without a name refuses mail: %+v", o)
+	for _, lookupErr := range []error{nil, &dnscheck.Error{Kind: dnscheck.NoDomain}} {
+		down := ByRelay(Plan{}, "smart.example", func(context.Context, string) ([]netip.Addr, error) { return nil, lookupErr })
+		_, err = down(t.Context(), "dest.example")
+		o := byPlan(t.Context(), &mail.Attempt{Message: testMessage(), Number: 5}, err)
+		if o.State != "" || !strings.Contains(o.Local, "smart.example") {
+			t.Errorf("a relay without an address refuses mail: %+v", o)
+		}
 	}
 }
 

@@ -123,6 +123,8 @@ func (t *tries) retry5xx(f *failure, v bounces.Verdict) bool {
 	switch {
 	case v.Cause == mail.CauseGreylisted || v.Cause == mail.CauseRateLimited:
 		return true // it says itself that we are to come back
+	case f.scope() == scopeHost && t.plan.Relay:
+		return true // our own relay refuses us, which is nothing about the message
 	case f.scope() == scopeHost && !t.everyHost(true, func(g *failure) bool { return g.reply != nil && g.reply.Code/100 == 5 }):
 		return true // another host may yet take it
 	case f.scope() == scopeHost, v.Retry:
