@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/miekg/dns"
 )
@@ -214,11 +215,11 @@ func extendedErrors(m *dns.Msg) []string {
 }
 
 // printable is s on one line of at most limit bytes, valid UTF-8, without
-// control characters.
+// characters that control a terminal or the direction of text.
 func printable(s string, limit int) string {
 	s = strings.ToValidUTF8(s[:min(len(s), limit)], "")
 	return strings.TrimSpace(strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || 0x80 <= c && c < 0xa0 || c == 0x2028 || c == 0x2029 {
+		if unicode.In(c, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp) {
 			return ' '
 		}
 		return c

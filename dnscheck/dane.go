@@ -67,7 +67,7 @@ func (s *survey) tlsa(ctx context.Context, m *reception, h *Host) []TLSA {
 		texts = append(texts, fmt.Sprintf("%s TLSA %d %d %d %x", name, t.Usage, t.Selector, t.Matching, t.Data))
 	}
 	if !m.secured(h) || !found.AD {
-		if s.resolver.validates() {
+		if s.resolver.trusts() {
 			s.add("dane.unsigned", h.Name, fmt.Sprintf("%s has TLSA records, but the domain, the host or the records are not signed, so they have no effect.", h.Name), shown(texts...))
 		}
 		return nil

@@ -80,6 +80,16 @@ var catalogue = sync.OnceValues(func() ([]*product, []*client) {
 	return all, *decode[[]*client]("clients.json")
 })
 
+// Products lists the products that advice can be asked for, by id.
+func Products() []Product {
+	all, _ := catalogue()
+	list := make([]Product, len(all))
+	for i, p := range all {
+		list[i] = Product{p.ID, p.Name}
+	}
+	return list
+}
+
 // decode reads an embedded file; a broken one is a broken build.
 func decode[T any](name string) *T {
 	data, err := productFiles.ReadFile(name)

@@ -128,8 +128,8 @@ type History struct {
 	Delayed  int            `json:"delayed"`
 	Refused  int            `json:"refused"`
 	Causes   map[string]int `json:"causes,omitempty"`
-	// TypicalDelay is the median time from the queue to the hand-over.
-	TypicalDelay time.Duration  `json:"typical_delay_ns,omitempty"`
-	TLS          map[string]int `json:"tls,omitempty"` // messages by TLS version
-	LastReplies  []string       `json:"last_replies,omitempty"`
+	// TypicalDelayMS is the median time from the queue to the hand-over.
+	TypicalDelayMS int64          `json:"typical_delay_ms,omitempty"`
+	TLS            map[string]int `json:"tls,omitempty"` // messages by TLS version
+	LastReplies    []string       `json:"last_replies,omitempty"`
 }

@@ -333,6 +333,22 @@ func TestB18ADOnlyFromTrustedServers(t *testing.T) {
 	}
 }
 
+func TestB18Validates(t *testing.T) {
+	for _, secure := range []bool{true, false} {
+		bubbled := func(t *testing.T) {
+			var faults []dnstest.Fault
+			if secure {
+				faults = append(faults, dnstest.Fault{Name: ".", Do: dnstest.Secure})
+			}
+			r := inMemory(t, ResolverOptions{}, zone(t, ". NS a.root.example.", faults...))
+			if got, err := r.Validates(t.Context()); got != secure || err != nil {
+				t.Errorf("validates %v, %v", got, err)
+			}
+		}
+		t.Run(fmt.Sprint(secure), func(t *testing.T) { bubble(t, bubbled) })
+	}
+}
+
 func TestNamesThatCannotBeAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := zone(t, oneTXT)

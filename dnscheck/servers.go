@@ -1,10 +1,12 @@
 package dnscheck
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -143,12 +145,14 @@ func (l *serverList) read() {
 	}
 }
 
-// validates reports whether any server's word on DNSSEC counts.
-func (r *Resolver) validates() bool {
-	for _, s := range r.servers.current() {
-		if s.trusted {
-			return true
-		}
-	}
-	return false
+// trusts reports whether any server's word on DNSSEC counts.
+func (r *Resolver) trusts() bool {
+	return slices.ContainsFunc(r.servers.current(), func(s *server) bool { return s.trusted })
+}
+
+// Validates reports whether the servers validate DNSSEC and their word counts,
+// which DANE depends on. It asks them about the root, which is signed.
+func (r *Resolver) Validates(ctx context.Context) (bool, error) {
+	found, err := r.NS(ctx, ".")
+	return found.AD, err
 }

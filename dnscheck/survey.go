@@ -21,6 +21,9 @@ const (
 	maxPerCode  = 10
 	maxFindings = 100
 	maxEvidence = 400
+	maxSubject  = 260
+	maxText     = 1000
+	maxFix      = 2500
 )
 
 // errBudget ends the lookups of a check that has asked enough.
@@ -69,6 +72,8 @@ func (s *survey) add(name, subject, text string, more ...detail) {
 		f.WhoActs = Nobody
 	}
 	f.Matters = (f.Concerns != TheirMail || s.shared) && f.State != StateInfo && f.State != StateOK
+	// Much of it was written by a zone's owner.
+	f.Subject, f.Text, f.Fix = printable(f.Subject, maxSubject), printable(f.Text, maxText), printable(f.Fix, maxFix)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := f.Code + "\x00" + f.Subject

@@ -1,6 +1,7 @@
 package dnscheck
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,13 @@ const (
 // wrong, which is another fault and has another cure.
 func (s *survey) unanswered(ctx context.Context, m *reception) {
 	failures := slices.Clone(s.failures)
-	slices.SortStableFunc(failures, func(a, b *Error) int { return strings.Compare(a.Domain+a.Type, b.Domain+b.Type) })
+	slices.SortStableFunc(failures, func(a, b *Error) int {
+		return cmp.Or(strings.Compare(a.Domain, b.Domain), strings.Compare(a.Type, b.Type))
+	})
+	failures = slices.CompactFunc(failures, func(a, b *Error) bool { return a.Domain == b.Domain && a.Type == b.Type })
 	if lookup, ok := errors.AsType[*Error](m.err); ok && !lookup.Permanent() {
 		// What decides comes first.
-		failures = append([]*Error{lookup}, slices.DeleteFunc(failures, func(e *Error) bool { return e == lookup })...)
+		failures = append([]*Error{lookup}, slices.DeleteFunc(failures, func(e *Error) bool { return e.Domain == lookup.Domain && e.Type == lookup.Type })...)
 	}
 	if s.bogus(ctx, failures) {
 		failures = slices.DeleteFunc(failures, func(e *Error) bool { return e.RCode == "SERVFAIL" && underOrEqual(e.Domain, s.domain) })

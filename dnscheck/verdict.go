@@ -89,6 +89,9 @@ func (report *Report) conclude(s *survey, m *reception) {
 	report.weigh(s)
 	p := phrasesOf(s.options.Lang)
 	decisive := report.decide(m)
+	if decisive == nil && report.Verdict != Arrives {
+		report.Verdict = Unknown
+	}
 	reason := ""
 	if decisive != nil {
 		reason = decisive.Text
