@@ -49,6 +49,11 @@ func TestFaultsBeforeMail(t *testing.T) {
 		{name: "554 from our relay: later, whenever", number: 5, scripts: only("S: 554 5.7.1 I don't know you\n" + bye),
 			change: func(_ *Options, p *Plan, _ *mail.Attempt) { p.Relay = true },
 			state:  mail.StateDelayed, cause: "*", stage: mail.StageGreeting},
+		{name: "A06 554 from a backup, and a best host without addresses today", number: 2, scripts: only("S: 554 no\n" + bye),
+			change: func(_ *Options, p *Plan, _ *mail.Attempt) {
+				p.Hosts = append([]Host{{Name: "mx0.dest.example", Pref: 5}}, p.Hosts...)
+			},
+			state: mail.StateDelayed, cause: "*", text: "554"},
 		{name: "A06 554 from the best host and no answer from another: later", number: 2,
 			scripts: map[string][]string{mx1: {"S: 554 no\n" + bye}, mx2: {"refuse"}},
 			change:  func(_ *Options, p *Plan, _ *mail.Attempt) { p.Hosts[1].Pref = p.Hosts[0].Pref },

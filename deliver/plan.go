@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"github.com/deliverd/deliverd/dnscheck"
@@ -37,7 +38,8 @@ type Plan struct {
 type Host struct {
 	Name string // for EHLO's certificate check and for people; no final dot
 	Pref uint16 // the MX preference: hosts of the lowest are the best
-	// Addrs in the order in which they are to be tried.
+	// Addrs in the order in which they are to be tried; none where they can't be had for
+	// the moment.
 	Addrs []netip.Addr
 }
 
@@ -103,24 +105,23 @@ func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error)
 			return Plan{}, err
 		}
 		p := Plan{Hosts: make([]Host, 0, len(r.Hosts))}
-		var firstErr error
 		for _, h := range r.Hosts {
-			if len(h.Addrs) == 0 {
-				if firstErr == nil {
-					firstErr = h.Err
-				}
-				continue
+			// A host whose addresses are not to be had today stays in the plan: the others
+			// can't refuse for it.
+			if len(h.Addrs) > 0 || temporary(h.Err) {
+				p.Hosts = append(p.Hosts, Host{Name: h.Name, Pref: h.Pref, Addrs: h.Addrs})
 			}
-			p.Hosts = append(p.Hosts, Host{Name: h.Name, Pref: h.Pref, Addrs: h.Addrs})
-		}
-		if len(p.Hosts) == 0 && firstErr != nil {
-			return Plan{}, firstErr
-		}
-		if len(p.Hosts) > 0 {
-			p.Destination = p.Hosts[0].Name
+			if p.Destination == "" && len(h.Addrs) > 0 {
+				p.Destination = h.Name
+			}
 		}
 		return p, nil
 	}
+}
+
+func temporary(err error) bool {
+	lookup, ok := errors.AsType[*dnscheck.Error](err)
+	return ok && !lookup.Permanent()
 }
 
 // ByRelay sends everything to one relay, whose addresses lookup finds anew for
@@ -138,6 +139,7 @@ func ByRelay(relay Plan, host string, lookup func(ctx context.Context, host stri
 			// tried.
 			return Plan{}, &relayError{host, err}
 		}
+		addrs = slices.Clone(addrs) // they may be a cache's
 		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 		p := relay
 		p.Hosts = []Host{{Name: host, Addrs: addrs}}
@@ -185,7 +187,14 @@ func (p *Plan) targets() []target {
 		port = 25
 	}
 	var out []target
-	for _, h := range p.Hosts[:min(len(p.Hosts), maxHosts)] {
+	hosts := 0
+	for _, h := range p.Hosts {
+		if len(h.Addrs) == 0 {
+			continue
+		}
+		if hosts++; hosts > maxHosts {
+			break
+		}
 		for _, a := range balanced(h.Addrs) {
 			out = append(out, target{host: h.Name, pref: h.Pref, addr: netip.AddrPortFrom(a.Unmap(), port)})
 		}

@@ -118,21 +118,18 @@ func TestByMX(t *testing.T) {
 		return func(context.Context, string) (dnscheck.Route, error) { return r, err }
 	}
 	temporary := &dnscheck.Error{Kind: dnscheck.Temporary}
-	t.Run("hosts without addresses are left out", func(t *testing.T) {
+	t.Run("a host without addresses stays only if it may have some tomorrow", func(t *testing.T) {
 		t.Parallel()
 		p, err := ByMX(route(dnscheck.Route{Hosts: []dnscheck.Host{
 			{Name: "a.example", Pref: 5, Err: temporary},
+			{Name: "never.example", Pref: 5, Err: &dnscheck.Error{Kind: dnscheck.NoDomain}},
 			{Name: "b.example", Pref: 10, Addrs: addrs("192.0.2.1")},
 		}}, nil))(t.Context(), "dest.example")
-		if err != nil || len(p.Hosts) != 1 || p.Hosts[0].Name != "b.example" || p.Hosts[0].Pref != 10 || p.Destination != "b.example" {
+		if err != nil || len(p.Hosts) != 2 || p.Hosts[1].Name != "b.example" || p.Hosts[1].Pref != 10 || p.Destination != "b.example" || p.best() != 5 {
 			t.Errorf("got %+v, %v", p, err)
 		}
-	})
-	t.Run("no host has an address: the first error", func(t *testing.T) {
-		t.Parallel()
-		_, err := ByMX(route(dnscheck.Route{Hosts: []dnscheck.Host{{Name: "a.example", Err: temporary}}}, nil))(t.Context(), "dest.example")
-		if !errors.Is(err, temporary) {
-			t.Errorf("got %v", err)
+		if ts := p.targets(); len(ts) != 1 || ts[0].host != "b.example" {
+			t.Errorf("targets: %+v", ts)
 		}
 	})
 	t.Run("the lookup fails", func(t *testing.T) {

@@ -97,9 +97,9 @@ var errTimeout = errors.New("no answer in time")
 
 // await reads the reply to a command. The deadline is for the reply as a whole.
 func (c *conn) await(stage mail.Stage, timeout time.Duration) (reply, *failure) {
-	if err := c.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return reply{}, c.fail(stage, err)
-	}
+	// It fails only on a connection that is closed, where reading fails as well, after
+	// what was said before.
+	c.SetReadDeadline(time.Now().Add(timeout))
 	r, err := c.replies.read()
 	if err != nil {
 		return reply{}, c.fail(stage, err)
@@ -154,15 +154,21 @@ func (c *conn) command(stage mail.Stage, timeout time.Duration, line string) (re
 // it says too much now would be taken for the answer to a later command (FAULTS
 // A09, A30): one such byte and nothing it says can be believed.
 func (c *conn) insync() bool {
-	if c.replies.buffered() || !quiet(c.raw) {
+	if c.replies.buffered() {
 		return false
 	}
+	silent := quiet(c.raw)
 	if c.Conn == c.raw {
-		return true
+		return silent
 	}
-	// TLS may hold a record that it read together with the last one. A deadline in the
-	// past gets at that, and reads nothing more from the connection.
-	if c.SetReadDeadline(time.Unix(1, 0)) != nil {
+	// TLS may hold a record that it read together with the last one: a deadline in the
+	// past gets at that, and reads nothing more. What has arrived since may be TLS's own
+	// (a ticket, a new key), so a moment is spent to see whether it is said to us.
+	deadline := time.Unix(1, 0)
+	if !silent {
+		deadline = time.Now().Add(10 * time.Millisecond)
+	}
+	if c.SetReadDeadline(deadline) != nil {
 		return false
 	}
 	_, err := c.replies.br.Peek(1)
