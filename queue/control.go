@@ -108,7 +108,7 @@ func (q *Queue) wish(ctx context.Context, sh *shard, id mail.ID, change func(*re
 		if err != nil {
 			return q.storeProblem(err)
 		}
-		if b, err := id.Bytes(); err == nil && sh.owned(q.mono()) {
+		if b, err := id.Bytes(); err == nil && sh.ours() {
 			x := r.index(q.session)
 			q.sched.put(b, sh.n, at, x)
 			q.sched.mark(b, x.wish)

@@ -343,7 +343,7 @@ func (q *Queue) supersede(older latestEntry, by mail.ID) {
 		return
 	}
 	sh := q.shards[older.Shard]
-	if q.o.Alone || sh.owned(q.mono()) {
+	if q.o.Alone || sh.ours() {
 		return // not here and ours: it has ended
 	}
 	q.wg.Go(func() {
@@ -365,15 +365,15 @@ func (q *Queue) entered(sh *shard, r *record, rev uint64) {
 		q.sched.put(id, sh.n, rev, r.index(q.session))
 		q.sayRevision(sh, r, rev)
 	}
-	owned := sh.owned(q.mono())
-	if owned {
+	ours := sh.ours()
+	if ours {
 		hand()
 	}
 	if q.enters.end(r.Message.ID) {
 		q.sched.mark(id, flagSuperseded)
 	}
 	// A shard won meanwhile skipped the record, as it was still entering.
-	if !owned && sh.owned(q.mono()) {
+	if !ours && sh.ours() {
 		hand()
 	}
 }
@@ -395,7 +395,7 @@ func (q *Queue) orphan(sh *shard, id mail.ID) {
 			return
 		}
 		q.enters.end(id)
-		if sh.owned(q.mono()) {
+		if sh.ours() {
 			q.adopt(sh, id, 0)
 		}
 	})

@@ -153,7 +153,7 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 // keys are entered and its facts said, if they were not. rev is the revision that the
 // feed saw, 0 if none.
 func (q *Queue) adopt(sh *shard, id mail.ID, rev uint64) {
-	for tries := 0; q.ctx.Err() == nil && sh.owned(q.mono()); tries++ {
+	for tries := 0; q.ctx.Err() == nil && sh.ours(); tries++ {
 		err := q.tryAdopt(sh, id, rev)
 		if err == nil {
 			return

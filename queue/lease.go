@@ -37,7 +37,13 @@ type shard struct {
 	scanned atomic.Bool
 }
 
+// owned says whether the lease surely is ours at this time: what an attempt asks.
 func (sh *shard) owned(mono time.Duration) bool { return int64(mono) < sh.deadline.Load() }
+
+// ours says whether this node follows the shard. A lease that lapsed for a moment, on
+// a machine that is too busy to renew it in time, and was renewed before another node
+// took it, changes nothing.
+func (sh *shard) ours() bool { return sh.outbox() != nil }
 
 func (sh *shard) outbox() *outbox {
 	sh.mu.Lock()
@@ -82,7 +88,11 @@ func (q *Queue) keepLeases() {
 				}
 			}
 		}
-		if !q.sleep(q.ctx, q.o.Lease/3) {
+		wait := q.o.Lease / 3
+		if owned < fair {
+			wait = min(wait, time.Second)
+		}
+		if !q.sleep(q.ctx, wait) {
 			break
 		}
 	}

@@ -122,11 +122,18 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 	return q, nil
 }
 
+// aloneLease is the lease of a node that has the store to itself: a busy machine must
+// not lose a shard to nobody.
+const aloneLease = 10 * time.Minute
+
 func (o *Options) setDefaults() {
 	o.Shards = cmp.Or(o.Shards, 8)
 	o.Replicas = cmp.Or(o.Replicas, 1)
 	o.Node = cmp.Or(o.Node, nuid.Next())
 	o.Lease = cmp.Or(o.Lease, 5*time.Second)
+	if o.Alone {
+		o.Lease = aloneLease // nobody waits for it to lapse
+	}
 	o.Concurrency = cmp.Or(o.Concurrency, 200)
 	if o.Reserved == 0 && o.Concurrency > 1 {
 		o.Reserved = max(o.Concurrency/10, 1)
