@@ -24,33 +24,16 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	}
 	defer tx.Rollback()
 
-	place := v.hub.place()
-	touched := map[mail.ID]*standing{}
-	insert, err := tx.PrepareContext(ctx, insertEvent)
+	touched, err := foldBatch(ctx, tx, batch)
 	if err != nil {
 		return err
 	}
-	defer insert.Close()
-	for _, e := range batch {
-		place = max(place, e.Seq)
-		e.ID = factID(e)
-		if err := keepEvent(ctx, insert, e); err != nil {
-			return err
-		}
-		if e.Message == "" {
-			continue
-		}
-		s := touched[e.Message]
-		if s == nil {
-			if s, err = readStanding(ctx, tx, e.Message); err != nil {
-				return err
-			}
-			touched[e.Message] = s
-		}
-		s.fold(e)
-	}
 	if err := writeStandings(ctx, tx, touched); err != nil {
 		return err
+	}
+	place := v.hub.place()
+	for _, e := range batch {
+		place = max(place, e.Seq)
 	}
 	if _, err := tx.ExecContext(ctx, "UPDATE place SET seq = ?", int64(place)); err != nil {
 		return err
@@ -60,6 +43,41 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	}
 	v.hub.moveTo(place, slices.Collect(maps.Keys(touched))...)
 	return nil
+}
+
+// foldBatch keeps the events and returns how the messages that they are about stand
+// now.
+func foldBatch(ctx context.Context, tx *sql.Tx, batch []mail.LoggedEvent) (map[mail.ID]*standing, error) {
+	insert, err := tx.PrepareContext(ctx, insertEvent)
+	if err != nil {
+		return nil, err
+	}
+	defer insert.Close()
+	read, err := tx.PrepareContext(ctx, "SELECT "+standingColumns+" FROM messages WHERE id = ?")
+	if err != nil {
+		return nil, err
+	}
+	defer read.Close()
+
+	touched := map[mail.ID]*standing{}
+	for _, e := range batch {
+		e.ID = factID(e)
+		if err := keepEvent(ctx, insert, e); err != nil {
+			return nil, err
+		}
+		if e.Message == "" {
+			continue
+		}
+		s := touched[e.Message]
+		if s == nil {
+			if s, err = readStanding(ctx, read, e.Message); err != nil {
+				return nil, err
+			}
+			touched[e.Message] = s
+		}
+		s.fold(e)
+	}
+	return touched, nil
 }
 
 // factID is the identity of a fact. One that was recorded without any is itself
@@ -90,11 +108,10 @@ func keepEvent(ctx context.Context, insert *sql.Stmt, e mail.LoggedEvent) error 
 
 const standingColumns = summaryColumns + `, rank, attempt, seq, last_at, at_risk`
 
-func readStanding(ctx context.Context, tx *sql.Tx, id mail.ID) (*standing, error) {
+func readStanding(ctx context.Context, read *sql.Stmt, id mail.ID) (*standing, error) {
 	var s standing
 	var seq, lastAt int64
-	row := tx.QueryRowContext(ctx, "SELECT "+standingColumns+" FROM messages WHERE id = ?", string(id))
-	err := scanSummary(row, &s.Summary, &s.rank, &s.attempt, &seq, &lastAt, &s.atRisk)
+	err := scanSummary(read.QueryRowContext(ctx, string(id)), &s.Summary, &s.rank, &s.attempt, &seq, &lastAt, &s.atRisk)
 	if errors.Is(err, sql.ErrNoRows) {
 		return &standing{}, nil
 	}
