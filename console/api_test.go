@@ -34,6 +34,17 @@ func TestGetMessage(t *testing.T) {
 	problem(t, resp, body, mail.ProblemInvalid, 400)
 }
 
+// The story is told though the queue can't be asked.
+func TestGetMessageWithoutTheQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.backend.liveErr = errSecretDetail
+	resp, body := s.do(s.token("*", ScopeRead), "GET", "/v1/messages/"+string(invite(1).ID), "")
+	if m := into[Message](t, body); resp.StatusCode != 200 || m.State != mail.StateDelayed || !strings.Contains(m.Ahead, "due now") {
+		t.Errorf("%d: %s", resp.StatusCode, body)
+	}
+}
+
 func TestGetEvents(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -84,7 +84,8 @@ func (a *API) getMessage(w http.ResponseWriter, r *http.Request, by *Principal) 
 // ended: nothing more is expected, though a bounce may follow.
 func ended(s mail.State) bool { return rank(s) > rank(mail.StateDelayed) }
 
-// tell returns one message's story.
+// tell returns one message's story. A queue that can't be asked now leaves out what
+// only it knows: the facts are told all the same.
 func (a *API) tell(ctx context.Context, id mail.ID, t Telling) (Message, error) {
 	f, err := a.View.Facts(ctx, id)
 	if err != nil {
@@ -92,7 +93,7 @@ func (a *API) tell(ctx context.Context, id mail.ID, t Telling) (Message, error) 
 	}
 	if f.State.Open() {
 		if t.Live, err = a.Backend.Live(ctx, id); err != nil {
-			return Message{}, err
+			a.logger().WarnContext(ctx, "the queue did not tell about a message", "message", id, "error", err)
 		}
 	}
 	return Tell(f, t), nil

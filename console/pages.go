@@ -14,25 +14,26 @@ import (
 	"github.com/deliverd/deliverd/mail"
 )
 
-//go:embed pages
+//go:embed pages/*.html
 var pageFiles embed.FS
+
+//go:embed pages/style.css
+var styleSheet []byte
 
 // Pages are the HTML pages: search, one message's story, and caught mail. They have
 // no script, and whatever a sender or a server said is text in them.
 type Pages struct {
-	API *API
-	// Caught is the catching server's mail; nil where nothing is caught.
-	Caught Caught
-	// Hints are what the start page proposes to try while there is no mail yet: lines
-	// for a shell.
-	Hints []string
-
+	api       *API
+	caught    Caught
+	hints     []string
 	templates map[string]*template.Template
 }
 
-// NewPages returns the pages over api.
+// NewPages returns the pages over api. caught is the catching server's mail, nil
+// where nothing is caught; hints are lines for a shell that the pages propose while
+// there is no mail yet.
 func NewPages(api *API, caught Caught, hints ...string) (*Pages, error) {
-	p := &Pages{API: api, Caught: caught, Hints: hints, templates: map[string]*template.Template{}}
+	p := &Pages{api: api, caught: caught, hints: hints, templates: map[string]*template.Template{}}
 	for _, name := range []string{"start", "message", "caught", "mail", "problem"} {
 		t, err := template.ParseFS(pageFiles, "pages/layout.html", "pages/"+name+".html")
 		if err != nil {
@@ -52,7 +53,7 @@ func (p *Pages) Routes() []Route {
 		{"GET", "/messages/{message}", ScopeRead, p.page(p.message)},
 		{"GET", "/style.css", "", http.HandlerFunc(serveStyle)},
 	}
-	if p.Caught != nil {
+	if p.caught != nil {
 		routes = append(routes,
 			Route{"GET", "/caught", ScopeAdmin, p.page(p.caughtList)},
 			Route{"GET", "/caught/{mail}", ScopeAdmin, p.page(p.caughtMail)},
@@ -66,41 +67,42 @@ func (p *Pages) Routes() []Route {
 // no script at all.
 const pagePolicy = "default-src 'none'; style-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
+// page makes a handler of a function that returns what it could not show.
 func (p *Pages) page(f func(http.ResponseWriter, *http.Request, *Principal) error) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", pagePolicy)
-		by := PrincipalFrom(r.Context())
-		if by == nil {
-			by = &Principal{}
+		by, err := PrincipalFrom(r.Context()), error(notSignedIn())
+		if by != nil {
+			err = f(w, r, by)
 		}
-		err := f(w, r, by)
 		if err == nil {
 			return
 		}
-		problem := asProblem(r.Context(), p.API.logger(), err)
-		p.show(w, r, "problem", problem.Status, problem.Title, problem, 0)
+		problem := asProblem(r.Context(), p.api.logger(), err)
+		if err := p.show(w, r, problem.Status, shell{Title: problem.Title, Page: "problem", Content: problem}); err != nil {
+			writeProblem(w, problem)
+		}
 	})
 }
 
-// shell is what every page has around its content.
+// shell is a page: what is different between pages, and what show adds.
 type shell struct {
 	Title   string
-	Query   string
-	Caught  bool // whether there is a place for caught mail
-	Here    string
-	Refresh int // seconds; 0 for never
-	Words   words
+	Page    string // its template
+	Refresh int    // seconds; 0 for never
 	Content any
+
+	Query     string
+	HasCaught bool
+	Words     words
 }
 
-func (p *Pages) show(w http.ResponseWriter, r *http.Request, name string, status int, title string, content any, refresh int) error {
-	zone := p.API.Zone
+func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, s shell) error {
+	s.Query = strings.TrimSpace(r.URL.Query().Get("q"))
+	s.HasCaught = p.caught != nil
+	s.Words = newWords("en", p.api.now(), p.api.Zone)
 	var page bytes.Buffer
-	err := p.templates[name].ExecuteTemplate(&page, "layout", shell{
-		Title: title, Query: strings.TrimSpace(r.URL.Query().Get("q")), Caught: p.Caught != nil, Here: name, Refresh: refresh,
-		Words: newWords("en", p.API.now(), zone), Content: content,
-	})
-	if err != nil {
+	if err := p.templates[s.Page].ExecuteTemplate(&page, "layout", s); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -110,14 +112,9 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, name string, status
 }
 
 func serveStyle(w http.ResponseWriter, _ *http.Request) {
-	b, err := pageFiles.ReadFile("pages/style.css")
-	if err != nil {
-		writeProblem(w, notFound())
-		return
-	}
 	w.Header().Set("Content-Type", "text/css; charset=utf-8")
 	w.Header().Set("Cache-Control", "max-age=60")
-	w.Write(b)
+	w.Write(styleSheet)
 }
 
 // results are the content of the start page and of a search.
@@ -132,12 +129,12 @@ type results struct {
 const startRows = 30
 
 func (p *Pages) start(w http.ResponseWriter, r *http.Request, by *Principal) error {
-	p.API.fresh(r.Context())
-	found, err := p.API.View.List(r.Context(), Filter{Tenants: by.visible(""), Limit: startRows})
+	p.api.fresh(r.Context())
+	found, err := p.api.View.List(r.Context(), Filter{Tenants: by.visible(""), Limit: startRows})
 	if err != nil {
 		return err
 	}
-	return p.show(w, r, "start", http.StatusOK, "deliverd", results{Messages: found, Hints: p.Hints}, 0)
+	return p.show(w, r, http.StatusOK, shell{Title: "deliverd", Page: "start", Content: results{Messages: found, Hints: p.hints}})
 }
 
 // search leads to the one message that a reference or an id names; for anything else
@@ -148,8 +145,8 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return nil
 	}
-	p.API.fresh(r.Context())
-	if named, err := p.API.lookup(r.Context(), q); err != nil {
+	p.api.fresh(r.Context())
+	if named, err := p.api.lookup(r.Context(), q); err != nil {
 		return err
 	} else if len(named) == 1 && by.Sees(named[0].Tenant) {
 		http.Redirect(w, r, "/messages/"+url.PathEscape(string(named[0].ID)), http.StatusSeeOther)
@@ -159,17 +156,20 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 	if err != nil {
 		return err
 	}
-	return p.show(w, r, "start", http.StatusOK, q+" – deliverd", results{Searched: true, Query: q, Messages: found, Days: int(p.API.View.keep / (24 * time.Hour))}, 0)
+	days := int(p.api.View.keep / (24 * time.Hour))
+	return p.show(w, r, http.StatusOK, shell{
+		Title: q + " – deliverd", Page: "start", Content: results{Searched: true, Query: q, Messages: found, Days: days},
+	})
 }
 
 func (p *Pages) messagesOf(ctx context.Context, q string, by *Principal) ([]Summary, error) {
-	people, err := p.API.View.FindPeople(ctx, q, by.visible(""), 10)
+	people, err := p.api.View.FindPeople(ctx, q, by.visible(""), 10)
 	if err != nil {
 		return nil, err
 	}
 	found := []Summary{}
 	for _, person := range people {
-		messages, err := p.API.View.List(ctx, Filter{Tenants: by.visible(""), Person: person.ID, Limit: startRows})
+		messages, err := p.api.View.List(ctx, Filter{Tenants: by.visible(""), Person: person.ID, Limit: startRows})
 		if err != nil {
 			return nil, err
 		}
@@ -179,20 +179,40 @@ func (p *Pages) messagesOf(ctx context.Context, q string, by *Principal) ([]Summ
 }
 
 func (p *Pages) message(w http.ResponseWriter, r *http.Request, by *Principal) error {
-	s, others, err := p.API.find(r, by)
+	s, others, err := p.api.find(r, by)
 	if err != nil {
 		return err
 	}
-	m, err := p.API.tell(r.Context(), s.ID, Telling{Lang: "en", Zone: p.API.Zone, Now: p.API.now()})
+	m, err := p.api.tell(r.Context(), s.ID, Telling{Lang: "en", Zone: p.api.Zone, Now: p.api.now()})
 	if err != nil {
 		return err
 	}
 	m.SameRef = others
-	refresh := 0
+	page := shell{Title: string(m.Ref) + " – deliverd", Page: "message", Content: told{m, p.caughtAs(m.Ref)}}
 	if m.State.Open() {
-		refresh = 5
+		page.Refresh = 5
 	}
-	return p.show(w, r, "message", http.StatusOK, string(m.Ref)+" – deliverd", m, refresh)
+	return p.show(w, r, http.StatusOK, page)
+}
+
+// told is the content of a message's page.
+type told struct {
+	Message
+	Caught int // its mail's number at the catching server; 0 for none
+}
+
+// caughtAs finds the newest caught mail with this reference.
+func (p *Pages) caughtAs(ref mail.Ref) int {
+	if p.caught == nil {
+		return 0
+	}
+	line := []byte("\r\nX-Deliverd-Ref: " + ref + "\r\n")
+	for _, m := range p.caught.Mails() {
+		if end := bytes.Index(m.Raw, []byte("\r\n\r\n")); end >= 0 && bytes.Contains(m.Raw[:end+2], line) {
+			return m.Number
+		}
+	}
+	return 0
 }
 
 // caughtRow is one line of the list of caught mail.
@@ -202,16 +222,17 @@ type caughtRow struct {
 }
 
 func (p *Pages) caughtList(w http.ResponseWriter, r *http.Request, _ *Principal) error {
-	mails := p.Caught.Mails()
+	mails := p.caught.Mails()
 	rows := make([]caughtRow, 0, min(len(mails), MaxLimit))
 	for _, m := range mails[:min(len(mails), MaxLimit)] {
 		rows = append(rows, caughtRow{m, subject(m)})
 	}
-	return p.show(w, r, "caught", http.StatusOK, "Caught mail – deliverd", struct {
+	content := struct {
 		Rows  []caughtRow
 		Kept  int
 		Hints []string
-	}{rows, len(mails), p.Hints}, 0)
+	}{rows, len(mails), p.hints}
+	return p.show(w, r, http.StatusOK, shell{Title: "Caught mail – deliverd", Page: "caught", Content: content})
 }
 
 func (p *Pages) caughtMail(w http.ResponseWriter, r *http.Request, _ *Principal) error {
@@ -221,7 +242,7 @@ func (p *Pages) caughtMail(w http.ResponseWriter, r *http.Request, _ *Principal)
 	}
 	ref, _ := mail.ParseRef(m.Ref)
 	m.Ref = string(ref)
-	return p.show(w, r, "mail", http.StatusOK, m.Subject+" – deliverd", m, 0)
+	return p.show(w, r, http.StatusOK, shell{Title: m.Subject + " – deliverd", Page: "mail", Content: m})
 }
 
 // caughtHTML is a mail's HTML by itself, for a frame: nothing in it runs, loads or
@@ -253,7 +274,7 @@ func (p *Pages) caughtOne(r *http.Request) (readMail, error) {
 	if err != nil {
 		return readMail{}, ErrNotFound
 	}
-	m, ok := p.Caught.Mail(n)
+	m, ok := p.caught.Mail(n)
 	if !ok {
 		return readMail{}, ErrNotFound
 	}

@@ -19,13 +19,14 @@ import (
 
 // fakeBackend notes what it is asked to do.
 type fakeBackend struct {
-	mu    sync.Mutex
-	log   *testLog
-	acts  []string
-	live  Live
-	fail  error
-	queue Queue
-	stops []mail.Suppression
+	mu      sync.Mutex
+	log     *testLog
+	acts    []string
+	live    Live
+	liveErr error
+	fail    error
+	queue   Queue
+	stops   []mail.Suppression
 }
 
 func (b *fakeBackend) note(act ...string) error {
@@ -50,7 +51,7 @@ func (b *fakeBackend) LastSeq(ctx context.Context) (uint64, error) {
 	_, last, err := b.log.Bounds(ctx)
 	return last, err
 }
-func (b *fakeBackend) Live(context.Context, mail.ID) (Live, error) { return b.live, nil }
+func (b *fakeBackend) Live(context.Context, mail.ID) (Live, error) { return b.live, b.liveErr }
 func (b *fakeBackend) Queue(context.Context) (Queue, error)        { return b.queue, nil }
 func (b *fakeBackend) Cancel(_ context.Context, id mail.ID, by, reason string) error {
 	if err := b.note("cancel", string(id), by, reason); err != nil {

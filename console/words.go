@@ -38,9 +38,9 @@ var loadPhrases = sync.OnceValue(func() map[string]phrases {
 	return all
 })
 
-// Language returns the language that a story is told in when lang is asked for:
+// language returns the language that a story is told in when lang is asked for:
 // "fi" for "fi-FI", and "en" for what isn't known.
-func Language(lang string) string {
+func language(lang string) string {
 	lang, _, _ = strings.Cut(strings.ToLower(strings.TrimSpace(lang)), "-")
 	if _, ok := loadPhrases()[lang]; ok {
 		return lang
@@ -60,7 +60,7 @@ func newWords(lang string, now time.Time, zone *time.Location) words {
 	if zone == nil {
 		zone = time.UTC
 	}
-	lang = Language(lang)
+	lang = language(lang)
 	return words{lang: lang, phrases: loadPhrases()[lang], now: now.In(zone), zone: zone}
 }
 
