@@ -121,7 +121,8 @@ machine, and the API needs no token: it answers on loopback only.`,
 			if c.DKIM, err = devKeys(c.Data); err != nil {
 				return err
 			}
-			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion(), Catch: sink})
+			d, err := daemon.Open(cmd.Context(), c, daemon.Options{
+				Log: log, Version: buildVersion(), Catch: sink, Hints: tryThese(httpAddr, natsAddr)})
 			if err != nil {
 				return failed(err.Error(), "other addresses: --http, --smtp, --nats 127.0.0.1:0; another place for data: --data DIR")
 			}
@@ -160,45 +161,42 @@ func loopback(addr string) bool {
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
 
+// tryThese are the commands that a newcomer tries first, for a daemon at these
+// addresses.
+func tryThese(httpAddr, natsAddr string) []string {
+	self, server, natsServer := os.Args[0], "", ""
+	if httpAddr != "127.0.0.1:8025" {
+		server = " --server http://" + httpAddr
+	}
+	if natsAddr != "127.0.0.1:4222" {
+		natsServer = " -s " + natsAddr
+	}
+	return []string{
+		self + ` send invite --to kari@nordlys.example --name "Kari Nordmann" --tenant 4711 --data link=https://login.acme.example/i/abc --data inviter=Lars` + server,
+		self + " show REF" + server,
+		"curl -s http://" + httpAddr + `/v1/messages -H 'Content-Type: application/json' -d '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'`,
+		"nats" + natsServer + ` req deliverd.v1.send.demo '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'`,
+	}
+}
+
 // printDevHelp says what to try next, with the addresses as they are.
 func (u *ui) printDevHelp(d *daemon.Daemon, sink *smtptest.Sink, data string) {
-	self := os.Args[0]
-	server := ""
-	if d.HTTPAddr().String() != "127.0.0.1:8025" {
-		server = " --server http://" + d.HTTPAddr().String()
+	row := func(name, value string) { fmt.Fprintf(u.out, "  %-16s %s\n", name, value) }
+	heading := func(s string) { fmt.Fprintf(u.out, "\n%s\n\n", u.bold(s)) }
+	heading("deliverd is running. Every mail is caught; nothing leaves this machine.")
+	row("pages, API", fmt.Sprintf("http://%s/", d.HTTPAddr()))
+	row("caught mail", fmt.Sprintf("http://%s/caught", d.HTTPAddr()))
+	row("SMTP", fmt.Sprintf("%s stands for every recipient's server", sink.Addr()))
+	row("NATS", d.NATSAddr().String())
+	row("data", data)
+	heading("Try, in another terminal:")
+	for _, line := range tryThese(d.HTTPAddr().String(), d.NATSAddr().String()) {
+		fmt.Fprintf(u.out, "  %s\n\n", line)
 	}
-	natsServer := ""
-	if a := d.NATSAddr(); a != nil && a.String() != "127.0.0.1:4222" {
-		natsServer = " -s " + a.String()
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, `
-%s
-
-  pages, API       http://%s/
-  mail is caught   %s (SMTP, stands for every recipient's server)
-  NATS             %s
-  data             %s
-
-%s
-
-  %s send invite --to kari@nordlys.example --name "Kari Nordmann" --tenant 4711 \
-      --data link=https://login.acme.example/i/abc --data inviter=Lars%s
-  %s show REF%s
-
-  curl -s http://%s/v1/messages -H 'Content-Type: application/json' \
-      -d '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'
-
-  nats%s req deliverd.v1.send.demo '{"kind": "pin", "to": "kari@nordlys.example", "data": {"code": "482913"}}'
-
-`, u.bold("deliverd is running. Every mail is caught; nothing leaves this machine."),
-		d.HTTPAddr(), sink.Addr(), d.NATSAddr(), data,
-		u.bold("Try, in another terminal:"),
-		self, server, self, server, d.HTTPAddr(), natsServer)
-	fmt.Fprintf(&b, "%s\n\n", u.bold("Trouble, by what the address begins with:"))
+	fmt.Fprintf(u.out, "%s\n\n", u.bold("Trouble, by what the address begins with:"))
 	for _, r := range smtptest.Newcomers() {
-		fmt.Fprintf(&b, "  %-24s %s\n", strings.Replace(r.Pattern, "*@*", "@nordlys.example", 1), r.Behaviour)
+		row(strings.TrimSuffix(r.Pattern, "*@*")+"@…", r.Behaviour.String())
 	}
-	fmt.Fprintln(&b, "\nStop with Ctrl-C. What was queued is there again at the next start.")
-	fmt.Fprint(u.out, b.String())
+	fmt.Fprintf(u.out, "\n  …or for any other address:\n  curl -s http://%s/dev/catch -H 'Content-Type: application/json' -d '{\"address\": \"liv@nordlys.example\", \"behaviour\": \"greylist 1\"}'\n", d.HTTPAddr())
+	fmt.Fprintln(u.out, "\nStop with Ctrl-C. What was queued is there again at the next start.")
 }

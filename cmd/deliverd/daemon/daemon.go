@@ -35,6 +35,8 @@ type Options struct {
 	// Catch, if not nil, stands for every recipient's mail server, and the API needs
 	// no token: `deliverd dev`.
 	Catch *smtptest.Sink
+	// Hints are commands that the start page proposes while there is no mail.
+	Hints []string
 }
 
 // Daemon is a running deliverd.
@@ -55,6 +57,7 @@ type Daemon struct {
 	metrics   *metrics
 	providers providerMemory
 	tokens    *console.Tokens
+	hints     []string
 	catch     *smtptest.Sink
 	http      net.Listener
 }
@@ -66,7 +69,7 @@ const grace = 30 * time.Second
 
 // Open starts everything but the work: when it returns, the API answers.
 func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error) {
-	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, cleanups: cleanups{log: o.Log}, metrics: newMetrics()}
+	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.cleanups.run(context.WithoutCancel(ctx)))

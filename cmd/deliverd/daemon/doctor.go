@@ -200,7 +200,7 @@ func (x *examination) sender(ctx context.Context) {
 func (x *examination) port25(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	conn, err := x.config.dialer()(ctx, "tcp", "gmail-smtp-in.l.google.com:25")
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", "gmail-smtp-in.l.google.com:25")
 	if err != nil {
 		x.say("port 25", FindingWarn, "can't connect to gmail-smtp-in.l.google.com on port 25: "+err.Error(),
 			"if other hosts can't be reached either, ask your provider to open outgoing port 25, or set send.relay")

@@ -221,7 +221,7 @@ type natsLog struct{ log *slog.Logger }
 func (l natsLog) Noticef(f string, a ...any) {
 	l.log.Debug(fmt.Sprintf(f, a...), "from", "nats-server")
 }
-func (l natsLog) Warnf(f string, a ...any)  { l.log.Warn(fmt.Sprintf(f, a...), "from", "nats-server") }
+func (l natsLog) Warnf(f string, a ...any)  { l.log.Info(fmt.Sprintf(f, a...), "from", "nats-server") }
 func (l natsLog) Fatalf(f string, a ...any) { l.log.Error(fmt.Sprintf(f, a...), "from", "nats-server") }
 func (l natsLog) Errorf(f string, a ...any) { l.log.Error(fmt.Sprintf(f, a...), "from", "nats-server") }
 func (l natsLog) Debugf(string, ...any)     {}

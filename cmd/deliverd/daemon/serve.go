@@ -86,7 +86,11 @@ func (d *Daemon) openHTTP(ctx context.Context) error {
 		return fmt.Errorf("%w; stop what uses it, or change listen.http", err)
 	}
 	auth := &console.Authenticator{Tokens: d.tokens, Open: d.catch != nil, Log: d.log}
-	d.serveHTTP("HTTP", d.http, console.Handler(auth, d.log, d.routes()...))
+	routes, err := d.routes()
+	if err != nil {
+		return err
+	}
+	d.serveHTTP("HTTP", d.http, console.Handler(auth, d.log, routes...))
 	if d.config.Listen.Metrics == "" {
 		return nil
 	}
@@ -125,7 +129,7 @@ func (d *Daemon) serveHTTP(name string, l net.Listener, h http.Handler) {
 }
 
 // routes is everything that the API's address answers.
-func (d *Daemon) routes() []console.Route {
+func (d *Daemon) routes() ([]console.Route, error) {
 	api := &console.API{View: d.view, Backend: backend{d}, Tokens: d.tokens, Log: d.log}
 	routes := api.Routes()
 	for _, r := range d.intake.Routes() {
@@ -137,10 +141,20 @@ func (d *Daemon) routes() []console.Route {
 		console.Route{Method: "GET", Pattern: "/readyz", Handler: http.HandlerFunc(h.readiness)},
 		console.Route{Method: "GET", Pattern: "/metrics", Handler: localOnly(d.metrics.handler())},
 	)
+	var mails console.Caught
+	if d.catch != nil {
+		mails = caught{d.catch}
+		routes = append(routes, d.catchRoutes()...)
+	}
+	pages, err := console.NewPages(api, mails, d.hints...)
+	if err != nil {
+		return nil, err
+	}
+	routes = append(routes, pages.Routes()...)
 	for i := range routes {
 		routes[i].Handler = d.metrics.counted(routes[i])
 	}
-	return routes
+	return routes, nil
 }
 
 // ready reports whether mail can be taken and worked on.

@@ -114,18 +114,21 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 	if err != nil {
 		return nil, err
 	}
-	dial := c.dialer()
-	return deliver.New(deliver.Options{
+	o := deliver.Options{
 		Hello:       c.hello(),
 		Render:      templates.Render,
 		ReturnPath:  d.returnPath,
 		Sign:        signer,
 		RequireDKIM: signer != nil,
 		Plan:        plan,
-		Dial:        dial,
+		Dial:        c.labDial(),
 		Sources:     c.sources(),
 		Log:         d.log,
-	})
+	}
+	if d.catch != nil {
+		o.RootCAs = d.catch.Roots()
+	}
+	return deliver.New(o)
 }
 
 // returnPath is the envelope sender of a message, which names it by a token where
@@ -150,7 +153,7 @@ func addrSpec(from string) mail.Address {
 // the MX says.
 func (d *Daemon) planner(c *Config) (deliver.Planner, error) {
 	if d.catch != nil {
-		return deliver.Fixed("mail server of everybody", d.catch.Addr(), deliver.TLSOpportunistic), nil
+		return deliver.Fixed("catch.acme.example", d.catch.Addr(), deliver.TLSOpportunistic), nil
 	}
 	if c.Send.Relay == "" {
 		return deliver.ByMX(d.resolver.Route), nil
