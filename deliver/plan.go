@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/deliverd/deliverd/dnscheck"
 )
@@ -15,8 +14,8 @@ import (
 // is the seat of everything that decides where a connection may go and how it must
 // be protected (MX, relay, and later MTA-STS and DANE); the conversation only obeys.
 type Plan struct {
-	// Destination names what mail of several domains has in common, their set of
-	// hosts; for logs, and for limits. "" is the domain itself.
+	// Destination names what mail of several domains has in common, the server that it
+	// goes to, so that limits can be kept for it as a whole. "" is the domain itself.
 	Destination string
 	Provider    string // a provider's id, "" if not known
 	// Hosts in the order in which they are to be tried. At most 5 of them, and 2
@@ -36,7 +35,7 @@ type Plan struct {
 
 // Host is one server of a plan.
 type Host struct {
-	Name string // for EHLO's certificate check and for people; no final dot
+	Name string // for certificates and for people; no final dot
 	Pref uint16 // the MX preference: hosts of the lowest are the best
 	// Addrs in the order in which they are to be tried; none where they can't be had for
 	// the moment.
@@ -73,22 +72,6 @@ const (
 
 // mandatory reports whether nothing may be sent in clear.
 func (p TLSPolicy) mandatory() bool { return p >= TLSEncrypted }
-
-func (p TLSPolicy) String() string {
-	switch p {
-	case TLSOpportunistic:
-		return "opportunistic"
-	case TLSNone:
-		return "none"
-	case TLSEncrypted:
-		return "encrypted"
-	case TLSVerified:
-		return "verified"
-	case TLSImplicit:
-		return "implicit"
-	}
-	return "policy " + strconv.Itoa(int(p))
-}
 
 // Planner finds the way to a domain. Its error is best a *dnscheck.Error, whose
 // kind decides what becomes of the message; any other one is a fault of our own,
