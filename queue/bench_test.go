@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -182,7 +183,7 @@ func BenchmarkRestart(b *testing.B) {
 	if n == 0 {
 		n = 20_000
 	}
-	q := newBench(b, func(o *Options) { o.Shards = 8 })
+	q := newBench(b, func(o *Options) { o.Shards, o.Observe = 8, nil })
 	from := time.Now()
 	fill(q, n)
 	filled := time.Since(from)
@@ -190,9 +191,9 @@ func BenchmarkRestart(b *testing.B) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	q.q.Close()
-	q.q = nil
+	q.q, q.opened[0] = nil, nil // not to be counted
 	q.server.Stop()
-	runtime.GC()
+	debug.FreeOSMemory()
 	var ready, server time.Duration
 	for b.Loop() {
 		from := time.Now()
@@ -214,11 +215,12 @@ func BenchmarkRestart(b *testing.B) {
 		}
 		ready = time.Since(from)
 		b.StopTimer()
+		resident := rss() // as it is, before a collection
 		var m runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&m)
 		b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
-		b.ReportMetric(rss(), "rss-MB")
+		b.ReportMetric(resident, "rss-MB")
 		q.q.Close()
 		q.q = nil
 		s.Stop()

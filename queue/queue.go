@@ -1,4 +1,3 @@
-// Package queue keeps messages until they are settled and remembers what happened.
 package queue
 
 import (
@@ -28,8 +27,9 @@ type Options struct {
 	Replicas int                  // of every stream; 1
 	// Node names this process among others on the same NATS servers; random by default.
 	Node string
-	// Alone says that no other process can reach the NATS server: it is embedded
-	// here and does not listen for other nodes. A lease found is then a dead one's.
+	// Alone says that no other deliverd uses the NATS server: it is embedded here. A
+	// lease found is then a dead process's and is taken at once, and what this process
+	// knows of a message needs no second look into the store.
 	Alone bool
 	// Lease is how long a shard stays a dead node's; 5 s, at least 1 s.
 	Lease time.Duration

@@ -32,6 +32,7 @@ type bench struct {
 	ring   *KeyRing
 	change func(*Options)
 	q      *Queue
+	opened []*Queue
 
 	mu     sync.Mutex
 	events []mail.Event // as observed
@@ -70,8 +71,12 @@ func (b *bench) open() {
 		b.tb.Fatal(err)
 	}
 	b.q = q
-	b.tb.Cleanup(func() { // before the connection's, and again is harmless
-		q.Close()
+	n := len(b.opened)
+	b.opened = append(b.opened, q)
+	b.tb.Cleanup(func() { // before the connection's; closing twice is harmless
+		if b.opened[n] != nil {
+			b.opened[n].Close()
+		}
 	})
 }
 

@@ -1,0 +1,109 @@
+// Package queue keeps messages until they are settled and remembers what happened to
+// them. It is the one place where deliverd meets NATS JetStream: an embedded server or
+// a cluster, there is no other database.
+//
+// # The walk of a message
+//
+//	Enqueue   the idempotency key is looked up; Data is sealed
+//	          1. the record           DELIVERD_Q<shard>, key = id, created
+//	          2. side by side         DELIVERD_KEYS    idempotency key → id, hash of the request
+//	                                  DELIVERD_LATEST  supersede key → newest id
+//	          nil: safe (law 1)
+//	feed      the shard's owner hears of the record (headers only) and holds 64 bytes of it
+//	Work      the most urgent due message whose destination has a free slot; cancelled,
+//	          superseded, expired or suppressed: ended without an attempt
+//	attempt   package deliver
+//	next      a pure function of message, attempt, outcome and clock: an event and the next due time
+//	record    compare-and-set: the outcome is safe, with the events that it brings; after
+//	          the last word the sealed Data goes with the same write
+//	say       the events are published to DELIVERD_EVENTS
+//	bury      the record of an ended message is replaced by a marker that lapses
+//
+// # States
+//
+//	queued      the record is there; no attempt has ended
+//	sending     a worker has it; in no record, as a crash repeats the attempt anyway
+//	delayed     an attempt ended without a decision; its number and the next due time are in the record
+//	terminal    accepted, refused, expired, superseded, cancelled, suppressed: the record is an outbox
+//	buried      gone from the bucket; the event log has the story
+//
+//	from      outcome or wish                     to          written
+//	queued    delayed                             delayed     record (and signed bytes, once), event
+//	delayed   delayed                             delayed     record, event; at_risk once, when the next is too late
+//	both      accepted, refused                   terminal    record without Data, event, marker
+//	both      expires_at has passed               expired     the same
+//	both      a newer one is in LATEST            superseded  the same
+//	both      Cancel                              cancelled   the same
+//	both      the address was suppressed          suppressed  the same
+//	both      "" (interrupted, our own fault)     as it was   nothing; again after 1 s, doubling to 1 min
+//	delayed   maybe accepted, kind at_most_once   refused     with possible_duplicate
+//
+// # Crashes
+//
+// Nothing is written before an attempt begins: attempt n+1's number is part of the
+// record that is written after attempt n. What a crash leaves is finished by the next
+// owner of the shard, a new process on the same store included:
+//
+//	after the record       its keys are entered (the client was not answered; its retry finds them)
+//	after the keys         the client's retry with the same idempotency key gets the first id
+//	in an attempt          the attempt is repeated
+//	after the outcome      the record's events are published again; the same event has the same ID
+//	after the events       the record is buried
+//
+// Which records' events are in the log is known from a mark per shard that is saved
+// every second, so a restart says again what the last second said and not everything.
+// A revision written while an earlier one's events are still on their way carries them
+// along. TestCrashLoop kills the process at each of its calls of the store in turn and
+// looks at the laws.
+//
+// # Duplicates
+//
+// A message is sent twice only if the connection broke between the final dot and its
+// reply, or if deliverd, its machine or the store died between that reply and the
+// record of it: at most as many messages as attempts were under way. The repeated
+// attempt has the same number; it sends the same bytes if an attempt before it ended
+// in a delay, and the same Message-ID always. When the store takes no writes, nothing
+// new is begun, and outcomes wait for it with their slots. With several nodes, an
+// owner that lost its lease is told by Attempt.Proceed before it dials and before the
+// dot; a dot that is already out when the lease ends may be followed by the other
+// node's.
+//
+// Attempt.Proceed answers at both of its moments alike: it says ErrSuperseded and
+// ErrCancelled also before the final dot. Whoever has sent DATA goes on regardless
+// (law 4), and stops only for ErrExpired and ErrInterrupted.
+//
+// # Newest wins
+//
+// Messages with one supersede key are ordered by QueuedAt, and by id in the same
+// nanosecond. Before every attempt the owner looks into DELIVERD_LATEST; when no other
+// process can enqueue (Options.Alone) a record that this process took in is not looked
+// up, as Enqueue itself marks the older message in memory before it returns. A lookup
+// is a direct get of some 60 µs.
+//
+// # Clock
+//
+// The schedule runs on the monotonic clock and follows the wall clock's small
+// corrections. A jump is believed when it has lasted two minutes; until then nothing
+// expires by it, and nothing is tried that would have expired by it: a clock that is
+// wrong for a moment kills no message (FAULTS F19 asks for an attempt after the jump
+// instead, which law 3 forbids where the jump was true), and a machine that slept
+// sends nothing late.
+//
+// # Secrets
+//
+// Data and the signed bytes are sealed, see [KeyRing]; the record's other parts are
+// what may be shown. The store removes a record by itself 72 hours after its expiry,
+// if no deliverd runs to end it.
+//
+// # Measured
+//
+// On 2 shared cores (Xeon, ext4, fsync some 0.1 to 0.8 ms), nats-server 2.15.2
+// embedded, fsync with every write, records of 1.1 KiB, while other work ran on the
+// machine; repeat with
+//
+//	go test ./queue -run - -bench 'Enqueue|WholeLife' -benchtime 4000x
+//	QUEUE_BACKLOG=100000 go test ./queue -run - -bench PIN -benchtime 300x
+//	QUEUE_WAITING=1000000 go test ./queue -run - -bench Restart -benchtime 1x -timeout 1h
+//
+//	MEASURED
+package queue
