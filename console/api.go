@@ -18,6 +18,9 @@ import (
 type Backend interface {
 	// LastSeq is the newest place of the event log.
 	LastSeq(ctx context.Context) (uint64, error)
+	// Said waits until what is known of a message, by its id or else its reference, is
+	// in the event log, or ctx ends.
+	Said(ctx context.Context, id mail.ID, ref mail.Ref) error
 	// Live is what is known of a message that waits; the zero value for any other.
 	Live(ctx context.Context, id mail.ID) (Live, error)
 	Cancel(ctx context.Context, id mail.ID, by, reason string) error
@@ -129,8 +132,12 @@ func (a *API) fresh(ctx context.Context) bool {
 // the ids of others with that reference. What belongs to a tenant that the caller may
 // not see isn't there.
 func (a *API) find(r *http.Request, by *Principal) (Summary, []mail.ID, error) {
-	fresh := a.fresh(r.Context())
-	found, err := a.lookup(r.Context(), r.PathValue("message"))
+	id, ref, ok := nameOf(r.PathValue("message"))
+	if !ok {
+		return Summary{}, nil, ErrNotFound
+	}
+	fresh := a.said(r.Context(), id, ref) && a.fresh(r.Context())
+	found, err := a.lookup(r.Context(), id, ref)
 	if err != nil {
 		return Summary{}, nil, err
 	}
@@ -154,18 +161,31 @@ func (a *API) find(r *http.Request, by *Principal) (Summary, []mail.ID, error) {
 	return *first, others, nil
 }
 
-func (a *API) lookup(ctx context.Context, name string) ([]Summary, error) {
-	if _, err := mail.ID(name).Bytes(); err == nil {
-		s, err := a.View.Summary(ctx, mail.ID(name))
-		if errors.Is(err, ErrNotFound) {
-			return nil, nil
-		}
-		return []Summary{s}, err
+// said waits until the log has what was acknowledged of one message.
+func (a *API) said(ctx context.Context, id mail.ID, ref mail.Ref) bool {
+	ctx, cancel := context.WithTimeout(ctx, freshFor)
+	defer cancel()
+	return a.Backend.Said(ctx, id, ref) == nil
+}
+
+// nameOf reads an id, or a reference as people write it.
+func nameOf(s string) (id mail.ID, ref mail.Ref, ok bool) {
+	if _, err := mail.ID(s).Bytes(); err == nil {
+		return mail.ID(s), "", true
 	}
-	if ref, ok := mail.ParseRef(name); ok {
+	ref, ok = mail.ParseRef(s)
+	return "", ref, ok
+}
+
+func (a *API) lookup(ctx context.Context, id mail.ID, ref mail.Ref) ([]Summary, error) {
+	if id == "" {
 		return a.View.ByRef(ctx, ref)
 	}
-	return nil, nil
+	s, err := a.View.Summary(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return []Summary{s}, err
 }
 
 // telling is how the request wants stories told.

@@ -145,13 +145,19 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return nil
 	}
-	p.api.fresh(r.Context())
-	if named, err := p.api.lookup(r.Context(), q); err != nil {
-		return err
-	} else if len(named) == 1 && by.Sees(named[0].Tenant) {
-		http.Redirect(w, r, "/messages/"+url.PathEscape(string(named[0].ID)), http.StatusSeeOther)
-		return nil
+	if id, ref, ok := nameOf(q); ok {
+		p.api.said(r.Context(), id, ref)
+		p.api.fresh(r.Context())
+		named, err := p.api.lookup(r.Context(), id, ref)
+		if err != nil {
+			return err
+		}
+		if len(named) == 1 && by.Sees(named[0].Tenant) {
+			http.Redirect(w, r, "/messages/"+url.PathEscape(string(named[0].ID)), http.StatusSeeOther)
+			return nil
+		}
 	}
+	p.api.fresh(r.Context())
 	found, err := p.messagesOf(r.Context(), q, by)
 	if err != nil {
 		return err

@@ -51,8 +51,9 @@ func (b *fakeBackend) LastSeq(ctx context.Context) (uint64, error) {
 	_, last, err := b.log.Bounds(ctx)
 	return last, err
 }
-func (b *fakeBackend) Live(context.Context, mail.ID) (Live, error) { return b.live, b.liveErr }
-func (b *fakeBackend) Queue(context.Context) (Queue, error)        { return b.queue, nil }
+func (b *fakeBackend) Said(context.Context, mail.ID, mail.Ref) error { return nil }
+func (b *fakeBackend) Live(context.Context, mail.ID) (Live, error)   { return b.live, b.liveErr }
+func (b *fakeBackend) Queue(context.Context) (Queue, error)          { return b.queue, nil }
 func (b *fakeBackend) Cancel(_ context.Context, id mail.ID, by, reason string) error {
 	if err := b.note("cancel", string(id), by, reason); err != nil {
 		return err

@@ -19,6 +19,10 @@ type backend struct{ d *Daemon }
 
 func (b backend) LastSeq(ctx context.Context) (uint64, error) { return b.d.queue.LastSeq(ctx) }
 
+func (b backend) Said(ctx context.Context, id mail.ID, ref mail.Ref) error {
+	return b.d.queue.Said(ctx, id, ref)
+}
+
 func (b backend) Live(ctx context.Context, id mail.ID) (console.Live, error) {
 	s, err := b.d.queue.Status(ctx, id)
 	if errors.Is(err, queue.ErrNotFound) || err == nil && !s.State.Open() {

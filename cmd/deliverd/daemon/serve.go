@@ -141,16 +141,14 @@ func (d *Daemon) routes() ([]console.Route, error) {
 		console.Route{Method: "GET", Pattern: "/readyz", Handler: http.HandlerFunc(h.readiness)},
 		console.Route{Method: "GET", Pattern: "/metrics", Handler: localOnly(d.metrics.handler())},
 	)
-	var mails console.Caught
 	if d.catch != nil {
-		mails = caught{d.catch}
-		routes = append(routes, d.catchRoutes()...)
+		// The pages have no sign-in of their own yet: they are for this machine.
+		pages, err := console.NewPages(api, caught{d.catch}, d.hints...)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(append(routes, pages.Routes()...), d.catchRoutes()...)
 	}
-	pages, err := console.NewPages(api, mails, d.hints...)
-	if err != nil {
-		return nil, err
-	}
-	routes = append(routes, pages.Routes()...)
 	for i := range routes {
 		routes[i].Handler = d.metrics.counted(routes[i])
 	}

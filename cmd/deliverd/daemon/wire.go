@@ -168,14 +168,17 @@ func (l LimitsConfig) intake() intake.Limits {
 }
 
 // readYourWrites bounds how long a reader waits for the read model to reach what
-// was recorded before it asked.
+// was acknowledged before it asked.
 const readYourWrites = 2 * time.Second
 
-// catchUp lets the read model reach the end of the log. Where it can't in time, the
-// reader gets what is there.
-func (d *Daemon) catchUp(ctx context.Context) {
+// catchUp lets the read model reach what is known of one message. Where it can't in
+// time, the reader gets what is there.
+func (d *Daemon) catchUp(ctx context.Context, id mail.ID, ref mail.Ref) {
 	ctx, cancel := context.WithTimeout(ctx, readYourWrites)
 	defer cancel()
+	if d.queue.Said(ctx, id, ref) != nil {
+		return
+	}
 	if last, err := d.queue.LastSeq(ctx); err == nil {
 		_ = d.view.CatchUp(ctx, last)
 	}
@@ -193,7 +196,7 @@ func (d *Daemon) find(ctx context.Context, id mail.ID, ref mail.Ref) ([]mail.Mes
 			return nil, err
 		}
 	}
-	d.catchUp(ctx)
+	d.catchUp(ctx, id, ref)
 	var found []console.Summary
 	var err error
 	if id != "" {
