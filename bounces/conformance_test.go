@@ -127,3 +127,173 @@ func TestConformanceReplies(t *testing.T) {
 		t.Errorf("without a cause: %s", unknown)
 	}
 }
+
+type labelledMail struct {
+	File       string
+	Kind       string
+	KindAlso   []string `json:"kind_also"`
+	Class      string
+	Classes    []string
+	ClassAlso  []string `json:"class_also"`
+	Recipients []struct{ Addr, Orig string }
+	Source     string `json:"recipients_source"`
+	Repository string `json:"source_repo"`
+}
+
+// kindLabel is a kind in the words of the labels.
+func kindLabel(r Returned) string {
+	switch {
+	case r.Kind == KindNotABounce:
+		return "ordinary"
+	case r.Kind == KindReport && len(r.Reports) > 0:
+		return "delivered"
+	}
+	return string(r.Kind)
+}
+
+// recipientsMatch reports whether the addresses found are the labelled ones, each in
+// one of its forms.
+func (l labelledMail) recipientsMatch(reports []Report) bool {
+	found := map[string]bool{}
+	for _, r := range reports {
+		if r.Recipient != "" {
+			found[strings.ToLower(r.Recipient)] = true
+		}
+	}
+	labelled := map[string]bool{}
+	for _, y := range l.Recipients {
+		a, o := strings.ToLower(y.Addr), strings.ToLower(y.Orig)
+		labelled[a], labelled[o] = true, true
+		if !found[a] && !found[o] {
+			return false
+		}
+	}
+	for a := range found {
+		if !labelled[a] {
+			return false
+		}
+	}
+	return len(found) > 0
+}
+
+// labelledRecipients are the sources of recipient labels that are sure.
+var labelledRecipients = []string{"dsn", "construction", "x-failed-recipients", "peers-agree", "mailman-table"}
+
+func TestConformanceMails(t *testing.T) {
+	t.Parallel()
+	var kind, detected, delays, exact, acceptable, recipients, suppressed count
+	bySource := map[string]*count{}
+	byCause := map[string]*[2]count{}
+	for _, l := range readJSONL[labelledMail](t, sharedFile(t, "manifest.jsonl")) {
+		r := Parse(sharedFile(t, l.File))
+		got := kindLabel(r)
+		right := got == l.Kind || slices.Contains(l.KindAlso, got)
+		kind.add(right)
+		if bySource[l.Repository] == nil {
+			bySource[l.Repository] = &count{}
+		}
+		isBounce := l.Kind == "bounce" || l.Kind == "delay"
+		if !isBounce {
+			bySource[l.Repository].add(right)
+			if r.Kind == KindBounce || r.Kind == KindDelay {
+				t.Errorf("%s: %s taken for a %s", l.File, l.Kind, got)
+			}
+			for _, x := range r.Reports {
+				if x.Verdict.Suppress {
+					t.Errorf("%s: suppressed on %s", l.File, l.Kind)
+				}
+			}
+			continue
+		}
+		detected.add(r.Kind == KindBounce || r.Kind == KindDelay)
+		if l.Kind == "delay" {
+			delays.add(r.Kind == KindDelay)
+		}
+		if byCause[l.Class] == nil {
+			byCause[l.Class] = &[2]count{}
+		}
+		v := Verdict{Cause: mail.CauseUnknown}
+		if len(r.Reports) > 0 {
+			v = r.Reports[0].Verdict
+		}
+		labels := append([]string{l.Class}, l.ClassAlso...)
+		if len(l.Classes) > 1 {
+			labels = append(labels, l.Classes...)
+		}
+		same, fits := string(v.Cause) == l.Class, slices.Contains(labels, string(v.Cause))
+		exact.add(same)
+		acceptable.add(fits)
+		bySource[l.Repository].add(right && fits)
+		byCause[l.Class][0].add(same)
+		byCause[l.Class][1].add(fits)
+		if slices.Contains(labelledRecipients, l.Source) && len(l.Recipients) > 0 {
+			recipients.add(l.recipientsMatch(r.Reports))
+		}
+		if len(l.Classes) != 1 {
+			continue
+		}
+		if v.Suppress && (l.Kind == "delay" || !about(labels)) {
+			t.Errorf("%s: wrongly suppressed by rule %s", l.File, v.Rule)
+		}
+		// Law 10 keeps 5.7.x out of what is due.
+		policy := len(r.Reports) > 0 && (r.Reports[0].Status[1] == 7 || r.Reports[0].Reply.Enhanced[1] == 7)
+		if l.Kind == "bounce" && !policy && onlyAbout(labels) {
+			suppressed.add(v.Suppress)
+		}
+	}
+	for _, cause := range slices.Sorted(maps.Keys(byCause)) {
+		t.Logf("%-18s exact %-18s acceptable %s", cause, byCause[cause][0], byCause[cause][1])
+	}
+	for _, source := range slices.Sorted(maps.Keys(bySource)) {
+		t.Logf("%-36s kind and cause %s", source, bySource[source])
+	}
+	atLeast(t, "kind", kind, 99)
+	atLeast(t, "bounce or delay detected", detected, 99)
+	atLeast(t, "delay told from failure", delays, 99)
+	atLeast(t, "cause exact", exact, 85)
+	atLeast(t, "cause exact or acceptable", acceptable, 95)
+	atLeast(t, "recipients exact", recipients, 99)
+	atLeast(t, "suppressed when due", suppressed, 97)
+}
+
+// onlyAbout reports whether all labels are causes on which an address may be
+// suppressed, an unknown one aside.
+func onlyAbout(labels []string) bool {
+	if !aboutAddress(mail.Cause(labels[0])) {
+		return false
+	}
+	for _, l := range labels {
+		if !aboutAddress(mail.Cause(l)) && l != string(mail.CauseUnknown) {
+			return false
+		}
+	}
+	return true
+}
+
+// BenchmarkConformanceMails reads all labelled mails in turn.
+func BenchmarkConformanceMails(b *testing.B) {
+	dir := os.Getenv("DELIVERD_SHARED")
+	if dir == "" {
+		b.Skip("set DELIVERD_SHARED to the directory with data/bounces to run this")
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "data", "bounces", "mails", "*.eml"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var mails [][]byte
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			b.Fatal(err)
+		}
+		mails = append(mails, raw)
+	}
+	Parse(mails[0])
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		Parse(mails[n%len(mails)])
+		n++
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "mails/s")
+}

@@ -72,7 +72,8 @@ func (p *ReturnPath) Parse(local string) (mail.ID, bool) {
 	}
 	id := [16]byte(token[:16])
 	mac := p.mac(id)
-	if !hmac.Equal(mac[:], token[16:]) {
+	// The last letter has a bit to spare: one message has one address.
+	if !hmac.Equal(mac[:], token[16:]) || tokenEncoding.EncodeToString(token[:]) != encoded {
 		return "", false
 	}
 	return mail.IDFromBytes(id), true
