@@ -72,7 +72,8 @@ func classify(s Said, final bool) (Verdict, strength) {
 		if r.hasText && !found.text(n) || found.unless(n) || !r.holds(s, enhanced, mask) {
 			continue
 		}
-		v.Cause, v.Rule, weak, strong = r.cause, r.name, r.weak, r.strength
+		v.Cause, v.Rule, strong = r.cause, r.name, r.strength
+		weak = r.weak || found.has(targetVeto) && !r.sure
 		break
 	}
 	code := s.Reply.Code

@@ -37,8 +37,10 @@ func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 		if known = take(lines, true); !known && alone && final && best == strengthNone {
 			// All that there is: enough for a cause, not to suppress on.
 			intro := string(m.form.intro[:min(len(m.form.intro), 2*maxText)])
-			_ = findReply(intro) >= 0 && take(intro, false) || take(intro, true) || take(string(m.subject), true)
-			r.Verdict.Suppress = false
+			if findReply(intro) < 0 || !take(intro, false) {
+				_ = take(intro, true) || take(string(m.subject), true)
+				r.Verdict.Suppress = false
+			}
 		}
 	}
 	if best == strengthNone {

@@ -37,6 +37,7 @@ type rule struct {
 	stages    []mail.Stage
 	hasText   bool // any of its texts must be found
 	weak      bool // not enough to suppress an address on
+	sure      bool // no veto counts
 	strength  strength
 	examples  []string
 }
@@ -54,7 +55,10 @@ type codeRange struct {
 	from, to int // detail, or basic code
 }
 
-// The targets of a pattern.
+// targetVeto is the target of the words that forbid suppressing.
+const targetVeto = maxTargets - 1
+
+// The targets of a pattern, times targetKinds and the number of the rule or provider.
 const (
 	targetText     = iota // finding it is a condition of rule n
 	targetUnless          // finding it rules rule n out
@@ -148,6 +152,15 @@ func (t *table) loadRules(b *builder, file, text string) error {
 				all = append(all, splitTop(f.value)...)
 			}
 			b.words[bl.name] = strings.Join(all, "|")
+		case "veto":
+			for _, f := range bl.fields {
+				if f.keyword != "text" {
+					return fmt.Errorf("%s:%d: unknown field %q", file, f.line, f.keyword)
+				}
+				if err := addAll(b, f.value, targetVeto); err != nil {
+					return fmt.Errorf("%s:%d: %w", file, f.line, err)
+				}
+			}
 		case "rule":
 			if err := t.loadRule(b, bl, fileStrength(file)); err != nil {
 				return fmt.Errorf("%s:%d: rule %s: %w", file, bl.line, bl.name, err)
@@ -212,6 +225,8 @@ func (t *table) loadRule(b *builder, bl block, s strength) error {
 			err = addAll(b, f.value, n*targetKinds+targetUnless)
 		case "weak":
 			r.weak = true
+		case "sure":
+			r.sure = true
 		case "example":
 			r.examples = append(r.examples, f.value)
 		default:
