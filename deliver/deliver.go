@@ -22,12 +22,14 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
@@ -49,6 +51,10 @@ type Options struct {
 	// RequireDKIM holds a message back whose From domain has no key, as a fault of our
 	// own, rather than send it unsigned.
 	RequireDKIM bool
+	// Signers bounds how many messages of lane 2 and later are rendered and signed at
+	// once; 0: half of the processors, at least 1. A signature is a millisecond that
+	// nothing interrupts: without a bound, a PIN behind a backlog waits for hundreds.
+	Signers int
 	Plan        Planner
 
 	// Dial opens connections; network is "tcp4" or "tcp6". Nil: a net.Dialer bound to
@@ -74,6 +80,7 @@ type Deliverer struct {
 	log     *slog.Logger
 	memory  *memory
 	pool    *pool
+	signers chan struct{} // a place for each that renders and signs; lane 1 needs none
 }
 
 // New checks the options. It starts nothing; Close ends what attempts left open.
@@ -91,6 +98,7 @@ func New(o Options) (*Deliverer, error) {
 		return nil, errors.New("deliver: DKIM is required, and there is no key; make one with: deliverd dkim new")
 	}
 	d := &Deliverer{options: o, wait: o.Timeouts.withDefaults(), dial: o.Dial, log: o.Log, memory: &memory{}}
+	d.signers = make(chan struct{}, cmp.Or(o.Signers, max(1, runtime.GOMAXPROCS(0)/2)))
 	if d.dial == nil {
 		d.dial = dialFrom(o.Sources)
 	}
@@ -164,7 +172,7 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 	if err := checkPath(a.Message.To); err != nil {
 		return refusedByUs(err)
 	}
-	signed, stage, err := d.signed(a)
+	signed, stage, err := d.signed(ctx, a)
 	if err != nil {
 		return mail.Outcome{Local: plain(err), Evidence: mail.Evidence{Stage: stage, Error: plain(err)}}
 	}
@@ -174,9 +182,17 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 }
 
 // signed returns the bytes to send: those of an earlier attempt, or new ones.
-func (d *Deliverer) signed(a *mail.Attempt) ([]byte, mail.Stage, error) {
+func (d *Deliverer) signed(ctx context.Context, a *mail.Attempt) ([]byte, mail.Stage, error) {
 	if a.Signed != nil {
 		return a.Signed, "", nil
+	}
+	if a.Lane > 1 {
+		select {
+		case d.signers <- struct{}{}:
+			defer func() { <-d.signers }()
+		case <-ctx.Done():
+			return nil, mail.StageRender, mail.ErrInterrupted
+		}
 	}
 	raw, err := d.options.Render(&a.Message)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 type Attempt struct {
 	Message Message // with Data
 	Number  int     // 1 for the first
+	Lane    int     // the kind's: 1 is the most urgent
 	// Signed is the message as it was rendered and signed for an earlier attempt,
 	// nil if none was. Every attempt sends the same bytes.
 	Signed []byte

@@ -24,6 +24,9 @@ type shard struct {
 	// is not. It is counted from before the lease was written, so that it passes before
 	// the lease can be another's.
 	deadline atomic.Int64
+	// doubt is when the shard was taken from a node that did not give it up in order, in
+	// Unix milliseconds; 0 if it did. See Queue.doubtful.
+	doubt atomic.Int64
 
 	mu    sync.Mutex
 	box   *outbox // guarded by mu: of the present ownership, nil if it is not ours
@@ -147,9 +150,12 @@ func (q *Queue) acquire(sh *shard) bool {
 		return false
 	}
 	saved, err := q.loadMark(sh)
+	if err == nil {
+		err = q.settleDoubt(sh)
+	}
 	if err != nil {
 		if q.ctx.Err() == nil {
-			q.o.Log.Warn("a shard's mark could not be read", "shard", sh.n, "err", err)
+			q.o.Log.Warn("a shard's marks could not be read", "shard", sh.n, "err", err)
 		}
 		return false // the lease lapses, or is taken again
 	}
@@ -170,6 +176,7 @@ func (q *Queue) acquire(sh *shard) bool {
 func (q *Queue) renew(sh *shard) {
 	if sh.leaving && q.sched.taken(sh.n) == 0 {
 		q.saveMark(q.ctx, sh)
+		q.leaveInOrder(q.ctx, sh)
 		q.lose(sh)
 		_ = q.store.remove(q.ctx, bucketLeases, sh.key, sh.rev) // else it lapses
 		return
@@ -224,6 +231,7 @@ func (q *Queue) giveUp() error {
 			continue
 		}
 		q.saveMark(ctx, sh)
+		q.leaveInOrder(ctx, sh)
 		sh.deadline.Store(0)
 		if err := q.store.remove(ctx, bucketLeases, sh.key, sh.rev); err != nil {
 			errs = append(errs, err)

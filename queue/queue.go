@@ -52,6 +52,10 @@ type Options struct {
 
 	KeyLife   time.Duration // how long an idempotency key is remembered; 7 days
 	EventLife time.Duration // how long the event log goes back; 90 days
+	// Journal is a file for the attempts under way, of this process alone: with it, only
+	// what a killed process was sending counts as a possible duplicate afterwards, and
+	// not all that was due. "" keeps none.
+	Journal string
 	// Grace is how long after its expiry a message may still be open before Audit
 	// raises the alarm; 5 min.
 	Grace time.Duration
@@ -76,6 +80,7 @@ type Queue struct {
 	troubles
 	suppressions suppressionIndex
 	keyLocks     keyLocks
+	journal      *journal // nil without one
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -105,17 +110,23 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 	q.panics = map[mail.ID]int{}
 	q.locals = map[mail.ID]int{}
 	q.keyLocks.held = map[string]chan struct{}{}
+	if o.Journal != "" {
+		if q.journal, err = openJournal(o.Journal); err != nil {
+			st.acks.close()
+			return nil, fmt.Errorf("queue: %w", err)
+		}
+	}
 	q.sched = newSched(&q.o)
 	q.clock.jumped = q.clockJumped
 	q.ctx, q.cancel = context.WithCancel(context.Background())
-	for i := range o.Shards {
+	for i := range o.Shards + 1 {
 		q.shards = append(q.shards, &shard{n: i, bucket: bucketQueue(i), key: "shard." + strconv.Itoa(i)})
 	}
 	if err := q.follow(ctx); err != nil {
 		q.cancel()
 		q.wg.Wait()
 		st.acks.close()
-		return nil, fmt.Errorf("queue: %w", err)
+		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.journal.close())
 	}
 	q.wg.Go(q.keepLeases)
 	q.wg.Go(q.tend)
@@ -173,7 +184,7 @@ func (q *Queue) Close() error {
 	q.wg.Wait()
 	err := q.giveUp()
 	q.store.acks.close()
-	return err
+	return errors.Join(err, q.journal.close())
 }
 
 // later runs f after a while, unless the queue is closed before.

@@ -221,6 +221,7 @@ func (h *hand) decided(state mail.State, other mail.ID) mail.Event {
 	now, _ := h.q.clock.now()
 	e := mail.NewEvent(&h.r.Message, state, h.r.Attempts, now)
 	e.Cause, e.Other = causeOf(state), other
+	e.PossibleDuplicate = h.q.doubtful(h) // it may have been handed over as well
 	if state == mail.StateCancelled && h.r.Cancel != nil {
 		e.By, e.Reason = h.r.Cancel.By, h.r.Cancel.Reason
 	}
@@ -239,7 +240,16 @@ func (h *hand) try(ctx context.Context) {
 		h.local(ctx, "the message can't be opened: "+err.Error())
 		return
 	}
+	doubt := h.q.doubtful(h)
+	if doubt && h.q.o.kind(h.r.Message.Kind).AtMostOnce {
+		h.outcome(mail.Outcome{State: mail.StateDelayed, Cause: mail.CauseUnknown, PossibleDuplicate: true,
+			Evidence: mail.Evidence{Error: "deliverd was stopped during an attempt, whose end nobody knows"}})
+		return
+	}
+	end := h.q.journal.begin(h.r.Message.ID)
+	defer end()
 	o := h.call(ctx, a)
+	o.PossibleDuplicate = o.PossibleDuplicate || doubt
 	switch o.State {
 	case "":
 		h.local(ctx, o.Local)
@@ -256,7 +266,7 @@ func (h *hand) open() (*mail.Attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &mail.Attempt{Message: m, Number: h.r.Attempts + 1, Proceed: h.proceed}
+	a := &mail.Attempt{Message: m, Number: h.r.Attempts + 1, Lane: h.q.o.kind(m.Kind).Lane, Proceed: h.proceed}
 	if !h.r.Signed {
 		return a, nil
 	}

@@ -48,6 +48,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 		Kinds: c.kinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
 		Alone:       d.embedded != nil,
 		Concurrency: c.Send.Concurrency, Reserved: max(1, c.Send.Concurrency/5), PerDestination: c.Send.PerDestination,
+		Journal:  c.dataFile("attempts.journal"),
 		Provider: d.providers.of, Observe: d.observe, Log: d.log,
 	})
 	if err != nil {
