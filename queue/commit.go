@@ -24,14 +24,15 @@ import (
 // Lazy writes (events, burials) are nobody's answer. They wait a moment for company,
 // so that they share batches instead of taking the disk from the others.
 const (
-	// groupMost bounds a group; the server takes 1,000 messages a batch.
-	groupMost = 256
+	// groupMost bounds a group, and so how long an urgent write waits for the one under
+	// way; four times as many take three times as long.
+	groupMost = 64
 	// groupBytes bounds a group's size, which the server stages twice.
 	groupBytes = 8 << 20
 	// batchLeast is the smallest group that is worth a batch's CPU on any disk.
 	batchLeast = 4
 	// lazyCompany is how many lazy writes need not wait for more.
-	lazyCompany = 64
+	lazyCompany = 48
 )
 
 var (

@@ -131,8 +131,14 @@ func (q *Queue) storeProblem(err error) *mail.Problem {
 	return unavailable("the store did not confirm it")
 }
 
+// shardOf says where a message waits: by its domain, and the urgent ones by
+// themselves in a stream after the others, where their writes meet no backlog's.
 func (q *Queue) shardOf(m *mail.Message) *shard {
-	return q.shards[shardOf(m.To.Domain(), len(q.shards))]
+	last := len(q.shards) - 1
+	if q.urgent(m) {
+		return q.shards[last]
+	}
+	return q.shards[shardOf(m.To.Domain(), last)]
 }
 
 func keyOf(m *mail.Message) string { return hashKey(m.Source, m.IdempotencyKey) }
@@ -188,9 +194,12 @@ func (q *Queue) create(sh *shard, r *record) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	w.urgent = q.o.kind(r.Message.Kind).Lane <= 1
+	w.urgent = q.urgent(&r.Message)
 	return q.store.await(sh.bucket, w)
 }
+
+// urgent says whether a message's writes go before others'.
+func (q *Queue) urgent(m *mail.Message) bool { return q.o.kind(m.Kind).Lane <= 1 }
 
 // recordWrite makes the write of a record's next revision.
 func (q *Queue) recordWrite(sh *shard, r *record, rev uint64) (*write, error) {
@@ -255,7 +264,7 @@ func (q *Queue) claim(ctx context.Context, m *mail.Message, hash string) (*keyEn
 	if err != nil {
 		return nil, err
 	}
-	_, err = q.store.put(ctx, bucketKeys, keyOf(m), b, casCreate)
+	_, err = q.store.putAs(ctx, q.urgent(m), bucketKeys, keyOf(m), b, casCreate, nil)
 	if !errors.Is(err, errConflict) {
 		return nil, err
 	}
@@ -296,7 +305,7 @@ func (q *Queue) raise(ctx context.Context, m *mail.Message, shard int) (other *l
 			return nil, 0, err
 		}
 		h := nats.Header{headerTTL: {ttl(time.Until(mine.Until))}}
-		rev, err := q.store.putWith(ctx, bucketLatest, key, b, at, h)
+		rev, err := q.store.putAs(ctx, q.urgent(m), bucketLatest, key, b, at, h)
 		if !errors.Is(err, errConflict) {
 			return have, rev, err
 		}

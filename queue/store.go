@@ -79,7 +79,7 @@ func openStore(ctx context.Context, nc *nats.Conn, o *Options) (*store, error) {
 		s.bucket(bucketSuppressed, 0),
 		s.eventLog(o.EventLife),
 	}
-	for i := range o.Shards {
+	for i := range o.Shards + 1 {
 		streams = append(streams, s.bucket(bucketQueue(i), 0))
 	}
 	for _, c := range streams {
@@ -305,10 +305,17 @@ func (s *store) put(ctx context.Context, bucket, key string, data []byte, rev ui
 }
 
 func (s *store) putWith(ctx context.Context, bucket, key string, data []byte, rev uint64, h nats.Header) (uint64, error) {
+	return s.putAs(ctx, false, bucket, key, data, rev, h)
+}
+
+// putAs is putWith for a write that may be urgent.
+func (s *store) putAs(ctx context.Context, urgent bool, bucket, key string, data []byte, rev uint64, h nats.Header) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	seq, err := s.await(bucket, newWrite(bucket, key, data, rev, cloneHeader(h), nil))
+	w := newWrite(bucket, key, data, rev, cloneHeader(h), nil)
+	w.urgent = urgent
+	seq, err := s.await(bucket, w)
 	if rev != casCreate || !errors.Is(err, errConflict) {
 		return seq, err
 	}
