@@ -17,8 +17,8 @@ import (
 )
 
 // shared reads a file of the project's shared test data, which is kept outside
-// this repository because it is others' work. DELIVERD_SHARED names its directory;
-// without it these tests are skipped, but not in CI.
+// this repository because it is others' work: DELIVERD_SHARED names the directory
+// that has data/dns. Without it these tests are skipped, but not in CI.
 func shared(t *testing.T, name string) []byte {
 	t.Helper()
 	dir := os.Getenv("DELIVERD_SHARED")
@@ -28,7 +28,7 @@ func shared(t *testing.T, name string) []byte {
 		}
 		t.Skip("DELIVERD_SHARED is not set")
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "dns", name))
+	data, err := os.ReadFile(filepath.Join(dir, "data", "dns", name))
 	if err != nil {
 		t.Fatal(err)
 	}

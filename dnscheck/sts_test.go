@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -35,6 +36,54 @@ func (p pipes) Accept() (net.Conn, error) {
 
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// eager is a connection whose writes don't wait for the reader. Over an
+// unbuffered pipe, two sides that say goodbye at once wait for each other, and
+// net/http's server does so with a mutex held, which no virtual clock gets past.
+type eager struct {
+	net.Conn
+	mu     sync.Mutex
+	out    chan []byte
+	closed bool
+}
+
+func newEager(conn net.Conn) *eager {
+	e := &eager{Conn: conn, out: make(chan []byte, 1<<15)}
+	go func() {
+		defer conn.Close()
+		for p := range e.out {
+			if _, err := conn.Write(p); err != nil {
+				return
+			}
+		}
+	}()
+	return e
+}
+
+func (e *eager) Write(p []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || len(e.out) == cap(e.out) {
+		return 0, net.ErrClosed
+	}
+	e.out <- slices.Clone(p)
+	return len(p), nil
+}
+
+func (e *eager) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.closed = true
+		close(e.out)
+	}
+	return e.Conn.SetDeadline(time.Now().Add(time.Second))
+}
+
+// crypto/tls closes with a deadline that has passed, which is not for what was
+// written before.
+func (e *eager) SetWriteDeadline(time.Time) error  { return nil }
+func (e *eager) SetDeadline(until time.Time) error { return e.SetReadDeadline(until) }
 
 // authority issues certificates that are valid at any time a test may take place
 // in.
@@ -94,13 +143,11 @@ func policyHost(t *testing.T, a *authority, cert tls.Certificate, h http.Handler
 		close(listener)
 		server.Close()
 		<-done
-		// Two sides that say goodbye at once over an unbuffered pipe wait for each
-		// other until crypto/tls gives up, which takes five seconds of no real time.
-		time.Sleep(10 * time.Second)
+		time.Sleep(10 * time.Second) // of no real time, for all goodbyes to end
 	})
 	return Web{Roots: a.pool, Dial: func(context.Context, string, string) (net.Conn, error) {
 		client, conn := net.Pipe()
-		listener <- conn
+		listener <- newEager(conn)
 		return client, nil
 	}}
 }
