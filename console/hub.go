@@ -13,6 +13,25 @@ type hub struct {
 	at       uint64        // the view's place
 	movedC   chan struct{} // closed when at changes; nil while nobody waits
 	watchers map[mail.ID]map[chan struct{}]struct{}
+	// wanted holds one value after somebody began to wait.
+	wanted chan struct{}
+}
+
+func newHub() hub { return hub{wanted: make(chan struct{}, 1)} }
+
+// idle reports whether nobody waits for anything.
+func (h *hub) idle() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.movedC == nil && len(h.watchers) == 0
+}
+
+// want wakes whoever gathers events at leisure.
+func (h *hub) want() {
+	select {
+	case h.wanted <- struct{}{}:
+	default:
+	}
 }
 
 func (h *hub) place() uint64 {
@@ -27,6 +46,7 @@ func (h *hub) moved() <-chan struct{} {
 	defer h.mu.Unlock()
 	if h.movedC == nil {
 		h.movedC = make(chan struct{})
+		h.want()
 	}
 	return h.movedC
 }
@@ -44,6 +64,7 @@ func (h *hub) watch(id mail.ID) (<-chan struct{}, func()) {
 		h.watchers[id] = map[chan struct{}]struct{}{}
 	}
 	h.watchers[id][c] = struct{}{}
+	h.want()
 	return c, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()

@@ -53,9 +53,11 @@ type Log struct {
 
 const (
 	defaultKeep = 90 * 24 * time.Hour
-	// batchSize events share one transaction when many are waiting. A lone event never
-	// waits for company.
+	// batchSize events share one transaction when many are waiting.
 	batchSize = 1000
+	// leisure is how long events are gathered for one transaction while nobody waits for
+	// them: a transaction costs as much as ten events. Whoever begins to wait ends it.
+	leisure = 100 * time.Millisecond
 	// pruneEvery: retention is counted in days, so an hour late is nothing.
 	pruneEvery = time.Hour
 	// retryFirst and retryMost bound the wait before a log that failed is asked again.
@@ -83,7 +85,7 @@ func OpenView(ctx context.Context, o ViewOptions) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{path: o.Path, keep: o.Keep, now: o.Now, log: o.Log, store: s, damage: make(chan struct{}, 1)}
+	v := &View{path: o.Path, keep: o.Keep, now: o.Now, log: o.Log, store: s, hub: newHub(), damage: make(chan struct{}, 1)}
 	place, err := s.place(ctx)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -158,7 +160,7 @@ func (v *View) follow(ctx context.Context, log Log) error {
 			if !ok {
 				return <-ended
 			}
-			if err := v.apply(ctx, drain(events, e)); err != nil {
+			if err := v.apply(ctx, v.gather(ctx, events, e)); err != nil {
 				return err
 			}
 		case <-prune.C:
@@ -189,9 +191,23 @@ func pumpEvents(ctx context.Context, log iter.Seq2[mail.LoggedEvent, error], eve
 	return errLogEnded
 }
 
-// drain returns first and whatever else is waiting, up to a batch.
-func drain(events <-chan mail.LoggedEvent, first mail.LoggedEvent) []mail.LoggedEvent {
+// gather returns first and whatever else comes while nobody waits for it, up to a
+// batch.
+func (v *View) gather(ctx context.Context, events <-chan mail.LoggedEvent, first mail.LoggedEvent) []mail.LoggedEvent {
 	batch := []mail.LoggedEvent{first}
+	// What is there already costs no wait.
+	for len(batch) < batchSize && len(events) > 0 {
+		batch = append(batch, <-events)
+	}
+	select {
+	case <-v.hub.wanted: // from before: somebody who may be gone
+	default:
+	}
+	if !v.hub.idle() {
+		return batch
+	}
+	enough := time.NewTimer(leisure)
+	defer enough.Stop()
 	for len(batch) < batchSize {
 		select {
 		case e, ok := <-events:
@@ -199,7 +215,11 @@ func drain(events <-chan mail.LoggedEvent, first mail.LoggedEvent) []mail.Logged
 				return batch
 			}
 			batch = append(batch, e)
-		default:
+		case <-v.hub.wanted:
+			return batch
+		case <-enough.C:
+			return batch
+		case <-ctx.Done():
 			return batch
 		}
 	}
