@@ -42,19 +42,33 @@ type Facts struct {
 // "fi-FI"), in English where that language is missing. An unknown cause is explained
 // as mail.CauseUnknown.
 func Explain(cause mail.Cause, lang string) Explanation {
-	c := catalogue()
+	l := languageOf(lang)
+	if e, ok := l.causes[cause]; ok {
+		return e
+	}
+	return l.causes[mail.CauseUnknown]
+}
+
+// ExplainAction returns what to tell of a report that is no failure: delivered,
+// relayed or expanded. Any other action is explained as relayed.
+func ExplainAction(action Action, lang string) Explanation {
+	l := languageOf(lang)
+	if e, ok := l.actions[action]; ok {
+		return e
+	}
+	return l.actions[ActionRelayed]
+}
+
+func languageOf(lang string) language {
 	lang = strings.ToLower(lang)
 	if i := strings.IndexAny(lang, "-_"); i >= 0 {
 		lang = lang[:i]
 	}
-	texts, ok := c[lang]
-	if !ok {
-		texts = c["en"]
+	c := catalogue()
+	if l, ok := c[lang]; ok {
+		return l
 	}
-	if e, ok := texts[cause]; ok {
-		return e
-	}
-	return texts[mail.CauseUnknown]
+	return c["en"]
 }
 
 // Languages returns the languages of the catalogue, sorted.
@@ -130,9 +144,18 @@ func fillAll(s string, values map[string]string) (string, bool) {
 	}
 }
 
-// catalogue parses the embedded files once: language → cause → explanation. A test
-// loads them and holds every language complete.
-var catalogue = sync.OnceValue(func() map[string]map[mail.Cause]Explanation {
+// language is the catalogue in one language.
+type language struct {
+	causes  map[mail.Cause]Explanation
+	actions map[Action]Explanation // that are no failures
+}
+
+// explainedActions are the actions that every language explains.
+var explainedActions = [...]Action{ActionDelivered, ActionRelayed, ActionExpanded}
+
+// catalogue parses the embedded files once, by language. A test loads them and holds
+// every language complete.
+var catalogue = sync.OnceValue(func() map[string]language {
 	c, err := loadCatalogue(causeFiles)
 	if err != nil {
 		panic(err)
@@ -140,84 +163,77 @@ var catalogue = sync.OnceValue(func() map[string]map[mail.Cause]Explanation {
 	return c
 })
 
-func loadCatalogue(files fs.FS) (map[string]map[mail.Cause]Explanation, error) {
+func loadCatalogue(files fs.FS) (map[string]language, error) {
 	who := map[mail.Cause]mail.Actor{}
-	err := eachCause(files, "causes/who.txt", func(cause mail.Cause, f field) error {
-		if f.keyword != "who" {
-			return fmt.Errorf("unknown field %q", f.keyword)
-		}
-		who[cause] = mail.Actor(f.value)
-		return nil
-	}, nil)
+	blocks, err := readBlocks(files, "causes/who.txt")
 	if err != nil {
 		return nil, err
+	}
+	for _, b := range blocks {
+		for _, f := range b.fields {
+			who[mail.Cause(b.name)] = mail.Actor(f.value)
+		}
 	}
 	names, err := fs.Glob(files, "causes/*.txt")
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]map[mail.Cause]Explanation{}
+	all := map[string]language{}
 	for _, name := range names {
 		lang := strings.TrimSuffix(path.Base(name), ".txt")
 		if lang == "who" {
 			continue
 		}
-		if all[lang], err = loadLanguage(files, name, who); err != nil {
+		if blocks, err = readBlocks(files, name); err != nil {
+			return nil, err
+		}
+		if all[lang], err = loadLanguage(name, blocks, who); err != nil {
 			return nil, err
 		}
 	}
 	return all, nil
 }
 
-func loadLanguage(files fs.FS, name string, who map[mail.Cause]mail.Actor) (map[mail.Cause]Explanation, error) {
-	texts := map[mail.Cause]Explanation{}
-	words := map[string]string{}
-	err := eachCause(files, name, func(cause mail.Cause, f field) error {
-		e := texts[cause]
-		e.Who, e.time = who[cause], words["time"]
-		value := strings.ReplaceAll(f.value, "{where}", words["where"])
-		switch f.keyword {
-		case "plain":
-			e.Plain = value
-		case "next":
-			e.NextStep = value
-		case "reply":
-			if e.Reply != "" {
-				e.Reply += "\n\n"
-			}
-			e.Reply += value
-		default:
-			return fmt.Errorf("unknown field %q", f.keyword)
-		}
-		texts[cause] = e
-		return nil
-	}, words)
-	return texts, err
-}
-
-// eachCause calls field for each field of each cause of a file; the fields of its
-// block "words" go to words.
-func eachCause(files fs.FS, name string, each func(mail.Cause, field) error, words map[string]string) error {
+func readBlocks(files fs.FS, name string) ([]block, error) {
 	text, err := fs.ReadFile(files, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	blocks, err := parseBlocks(name, string(text))
-	if err != nil {
-		return err
-	}
+	return parseBlocks(name, string(text))
+}
+
+func loadLanguage(name string, blocks []block, who map[mail.Cause]mail.Actor) (language, error) {
+	l := language{causes: map[mail.Cause]Explanation{}, actions: map[Action]Explanation{}}
+	words := map[string]string{}
 	for _, b := range blocks {
-		cause := mail.Cause(b.name)
-		if b.keyword != "words" && (b.keyword != "cause" || !slices.Contains(mail.Causes[:], cause)) {
-			return fmt.Errorf("%s:%d: no such cause: %q", name, b.line, b.name)
-		}
+		e := Explanation{Who: mail.ActNobody, time: words["time"]}
 		for _, f := range b.fields {
-			if b.keyword == "words" {
+			value := strings.ReplaceAll(f.value, "{where}", words["where"])
+			switch {
+			case b.keyword == "words":
 				words[f.keyword] = f.value
-			} else if err := each(cause, f); err != nil {
-				return fmt.Errorf("%s:%d: %w", name, f.line, err)
+			case f.keyword == "plain":
+				e.Plain = value
+			case f.keyword == "next":
+				e.NextStep = value
+			case f.keyword == "reply" && e.Reply == "":
+				e.Reply = value
+			case f.keyword == "reply":
+				e.Reply += "\n\n" + value
+			default:
+				return language{}, fmt.Errorf("%s:%d: unknown field %q", name, f.line, f.keyword)
 			}
 		}
+		switch {
+		case b.keyword == "words":
+		case b.keyword == "cause" && slices.Contains(mail.Causes[:], mail.Cause(b.name)):
+			e.Who = who[mail.Cause(b.name)]
+			l.causes[mail.Cause(b.name)] = e
+		case b.keyword == "action" && slices.Contains(explainedActions[:], Action(b.name)):
+			l.actions[Action(b.name)] = e
+		default:
+			return language{}, fmt.Errorf("%s:%d: no such %s: %q", name, b.line, b.keyword, b.name)
+		}
 	}
-	return nil
+	return l, nil
 }

@@ -15,7 +15,7 @@ type ExplainedReport struct {
 	Action     Action     `json:"action,omitempty"` // "" for a reply
 	Status     string     `json:"status,omitempty"` // "5.1.1"
 	Code       int        `json:"code,omitempty"`   // 550
-	Cause      mail.Cause `json:"cause"`
+	Cause      mail.Cause `json:"cause"`            // "" where nothing failed
 	Hard       bool       `json:"hard"`
 	Suppress   bool       `json:"suppress"`
 	Retry      bool       `json:"retry"`
@@ -49,6 +49,9 @@ func ExplainMail(raw []byte, lang string) Explained {
 func explainReport(r Report, lang string) ExplainedReport {
 	v := r.Verdict
 	text := Explain(v.Cause, lang)
+	if v.Cause == "" {
+		text = ExplainAction(r.Action, lang)
+	}
 	facts := Facts{To: r.Recipient, Said: r.Reply.Text}
 	if v.Provider != "" {
 		facts.Provider = ProviderName(v.Provider)

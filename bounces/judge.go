@@ -11,6 +11,9 @@ import (
 // wins, in that order: a text that a rule knows, a code, vague words. alone says that
 // all of the text is about this recipient.
 func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
+	if r.Action != ActionFailed && r.Action != ActionDelayed {
+		return // nothing failed
+	}
 	final := r.Action == ActionFailed
 	best := strengthNone
 	take := func(s string, whole bool) (known bool) {
@@ -56,8 +59,8 @@ func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 // settle fits a verdict to what became of the message: only what failed for good may
 // suppress, and what was only delayed is not hard.
 func (v *Verdict) settle(r *Report, s strength) {
-	if r.Action != ActionFailed {
-		v.Hard, v.Suppress, v.Retry = false, false, r.Action == ActionDelayed
+	if r.Action == ActionDelayed {
+		v.Hard, v.Suppress, v.Retry = false, false, true
 	}
 	if r.Action == ActionFailed && !v.Hard && aboutAddress(v.Cause) && s == strengthText {
 		// "450 User unknown" until the mail system gave up: it failed for good.

@@ -346,7 +346,8 @@ func (m *matcher) scan(text []byte, found *bits) {
 		for s != 0 {
 			lit := &m.literal[m.ends[s]]
 			start := i + 1 - int(lit.size)
-			for _, u := range lit.uses {
+			// Later steps first, so that one occurrence is not two steps of a pattern.
+			for _, u := range slices.Backward(lit.uses) {
 				p := &m.pattern[u.pattern]
 				if p.steps == 1 {
 					found.set(p.target)

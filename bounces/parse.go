@@ -50,7 +50,7 @@ type Report struct {
 	Status    mail.EnhancedCode // the report's own, else the one that its reply has
 	Host      string            // the server that refused, "" if not known
 	Reply     mail.Reply        // its words; Code is 0 where it has none
-	Verdict   Verdict
+	Verdict   Verdict           // zero where nothing failed
 }
 
 // Parse reads a mail that came back: delivery status notifications (RFC 3464, 6533),
@@ -216,9 +216,11 @@ func (m *reading) statusReports(kind Kind) []Report {
 			r.Recipient = strings.Join([]string{s.final, s.actual, s.original}, " ")
 			r.Recipient, _, _ = strings.Cut(strings.TrimLeft(r.Recipient, " "), " ")
 		}
-		if r.Action == "" {
+		switch r.Action {
+		case ActionFailed, ActionDelayed, ActionDelivered, ActionRelayed, ActionExpanded:
+		default: // none, or one that RFC 3464 does not have
 			r.Action = ActionFailed
-			if kind == KindDelay || s.status[0] == 4 && kind != KindBounce {
+			if kind == KindDelay {
 				r.Action = ActionDelayed
 			}
 		}
