@@ -40,7 +40,7 @@ var codes = map[string]code{
 
 	"dmarc.cname":            {StateInfo, TheirMail, "RFC 9989 4.10"},
 	"dmarc.cname_dangling":   {StateWarn, TheirMail, "RFC 9989 4.10"},
-	"dmarc.deprecated_tag":   {StateInfo, TheirMail, "RFC 9989 C.2"},
+	"dmarc.deprecated_tag":   {StateInfo, TheirMail, "RFC 9989 C"},
 	"dmarc.inherited":        {StateInfo, TheirMail, "RFC 9989 4.10"},
 	"dmarc.invalid_policy":   {StateFail, TheirMail, "RFC 9989 4.7"},
 	"dmarc.missing":          {StateWarn, TheirMail, "RFC 9989 4.10"},

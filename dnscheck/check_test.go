@@ -93,7 +93,7 @@ func TestGoodDomain(t *testing.T) {
 		}
 		want := map[string]any{
 			"spf.lookups": 2, "spf.void": 0, "spf.result_other_ip": "fail", "dmarc.policy": "reject",
-			"dmarc.location": "_dmarc.good.example", "dmarc.organization": "good.example", "mx.hosts": 2,
+			"dmarc.location": "_dmarc.good.example", "mx.hosts": 2,
 		}
 		if fmt.Sprint(report.Facts) != fmt.Sprint(want) {
 			t.Errorf("facts %v", report.Facts)
@@ -233,6 +233,9 @@ func TestFindings(t *testing.T) {
 		{"_mta-sts.good.example. TXT \"v=STSv1; id=1\"\n_mta-sts.good.example. TXT \"v=STSv1; id=2\"\n_smtp._tls.good.example. TXT \"v=TLSRPTv1; rua=mailto:t@good.example\"", "mtasts.multiple", "", Arrives, nil},
 		{"_mta-sts.good.example. TXT \"v=STSv1; id=1\"", "mtasts.policy_unreachable tlsrpt.missing", "", Arrives, nil},
 		{"_25._tcp.mx1.good.example. TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000", "dane.unsigned", "", Arrives, nil},
+		{"", "", "", Arrives, []dnstest.Fault{servfail("_25._tcp.mx1.good.example", ""), servfail("autodiscover.good.example", "")}},
+		{"", "dns.servfail", "dnssec.signed", Arrives, []dnstest.Fault{servfail("_25._tcp.mx1.good.example", ""), {Name: "*good.example", Do: dnstest.Secure}}},
+		{"", "", "", Arrives, []dnstest.Fault{servfail("_dmarc.example", "")}},
 		{"_25._tcp.mx1.good.example. TLSA 1 1 1 0000000000000000000000000000000000000000000000000000000000000000", "dane.unusable", "dnssec.signed", Arrives, []dnstest.Fault{{Name: "*good.example", Do: dnstest.Secure}}},
 		{"_25._tcp.mx1.good.example. TLSA 3 1 1 0000000000000000000000000000000000000000000000000000000000000000", "tlsrpt.missing", "dnssec.signed", Arrives, []dnstest.Fault{{Name: "*good.example", Do: dnstest.Secure}}},
 	}

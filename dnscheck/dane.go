@@ -58,7 +58,7 @@ func (s *survey) dane(ctx context.Context, m *reception) (set map[string][]TLSA)
 // to hold its certificate against.
 func (s *survey) tlsa(ctx context.Context, m *reception, h *Host) []TLSA {
 	name := "_25._tcp." + h.Name
-	found, err := s.TLSA(ctx, name)
+	found, err := s.TLSA(ctx, name, m.secured(h))
 	if err != nil {
 		return nil
 	}

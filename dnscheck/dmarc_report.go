@@ -3,6 +3,7 @@ package dnscheck
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,7 +15,10 @@ const maxReportDomains = 5
 
 // dmarc reports on the domain's policy for mail in its name.
 func (s *survey) dmarc(ctx context.Context) dmarcPolicy {
-	p := discoverDMARC(ctx, s, s.domain, true)
+	p := discoverDMARC(ctx, s, s.domain, true, false)
+	if p.record != nil && (!valid7489(p.record.text) || len(p.record.reporters(p.location)) > 0) {
+		p = discoverDMARC(ctx, s, s.domain, true, true)
+	}
 	first := p.seen[0]
 	name := "_dmarc." + s.domain
 	switch {
@@ -40,7 +44,6 @@ func (s *survey) dmarc(ctx context.Context) dmarcPolicy {
 	}
 	s.fact("dmarc.policy", p.policy)
 	s.fact("dmarc.location", "_dmarc."+p.location)
-	s.fact("dmarc.organization", p.org)
 	s.dmarcRecord(ctx, &p)
 	if old, known := s.policy7489(&p); known && old != p.policy {
 		s.fact("dmarc.policy_rfc7489", old)
@@ -130,15 +133,9 @@ func (s *survey) dmarcRecord(ctx context.Context, p *dmarcPolicy) {
 // dmarcReports verifies that foreign domains want the reports sent to them (RFC
 // 9990 4).
 func (s *survey) dmarcReports(ctx context.Context, p *dmarcPolicy) {
-	domains := map[string]bool{}
-	for _, mailbox := range append(p.record.rua, p.record.ruf...) {
-		domain := lowerASCII(mailbox[strings.LastIndexByte(mailbox, '@')+1:])
-		if !underOrEqual(domain, p.org) && len(domains) < maxReportDomains {
-			domains[domain] = true
-		}
-	}
+	foreign := p.record.reporters(p.org)
 	var wg sync.WaitGroup
-	for domain := range domains {
+	for _, domain := range foreign[:min(len(foreign), maxReportDomains)] {
 		wg.Go(func() {
 			name := p.location + "._report._dmarc." + domain
 			found, err := s.TXT(ctx, name)
@@ -155,6 +152,18 @@ func (s *survey) dmarcReports(ctx context.Context, p *dmarcPolicy) {
 		})
 	}
 	wg.Wait()
+}
+
+// reporters are the domains that reports go to, but for those of org.
+func (d *dmarcRecord) reporters(org string) []string {
+	var domains []string
+	for _, mailbox := range slices.Concat(d.rua, d.ruf) {
+		domain := lowerASCII(mailbox[strings.LastIndexByte(mailbox, '@')+1:])
+		if !underOrEqual(domain, org) && !slices.Contains(domains, domain) {
+			domains = append(domains, domain)
+		}
+	}
+	return domains
 }
 
 // policy7489 is what receivers that still follow RFC 7489 apply: the record of

@@ -10,7 +10,7 @@ import (
 type dmarcPolicy struct {
 	author   string
 	location string       // the domain whose record decides, without _dmarc; empty: none
-	org      string       // the organizational domain
+	org      string       // the organizational domain, if the walk was whole
 	record   *dmarcRecord // the one that decides
 	answer   Answer       // which holds it
 	policy   string       // effective for the author domain; empty: DMARC doesn't apply
@@ -47,8 +47,10 @@ func walkNames(author string) []string {
 }
 
 // discoverDMARC walks up from author. exists says whether the author domain
-// exists in the DNS, which decides between sp and np.
-func discoverDMARC(ctx context.Context, dns lookups, author string, exists bool) dmarcPolicy {
+// exists in the DNS, which decides between sp and np. The policy is known as soon
+// as the author domain has a record of its own; the organizational domain only
+// after the whole walk.
+func discoverDMARC(ctx context.Context, dns lookups, author string, exists, whole bool) dmarcPolicy {
 	p := dmarcPolicy{author: author, org: author}
 	known := false
 	for i, domain := range walkNames(author) {
@@ -63,6 +65,9 @@ func discoverDMARC(ctx context.Context, dns lookups, author string, exists bool)
 			return p
 		}
 		known = known || level.record != nil
+		if known && !whole {
+			break
+		}
 		if i == 0 && level.count > 1 {
 			// The author domain's own records contradict each other: not applied.
 			for _, txt := range level.found.List {
@@ -145,6 +150,6 @@ func levelOf(levels []dmarcLevel, domain string) *dmarcLevel {
 // organization is the organizational domain of a name, for alignment; the name
 // itself if nothing is published above it.
 func organization(ctx context.Context, dns lookups, domain string) (string, error) {
-	p := discoverDMARC(ctx, dns, lowerASCII(domain), true)
+	p := discoverDMARC(ctx, dns, lowerASCII(domain), true, true)
 	return p.org, p.err
 }

@@ -181,7 +181,7 @@ func (s *survey) aligned(ctx context.Context) {
 	if u.From == "" {
 		return
 	}
-	policy := discoverDMARC(ctx, s, lowerASCII(u.From), true)
+	policy := discoverDMARC(ctx, s, lowerASCII(u.From), true, true)
 	if policy.err != nil {
 		return
 	}

@@ -147,19 +147,25 @@ var _ lookups = (*survey)(nil)
 // counted asks one question within the check's budget, and notes how the servers
 // did.
 func counted[T any](s *survey, name string, kind uint16, look func() (Records[T], error)) (Records[T], error) {
-	q := question{name: lowerASCII(strings.TrimSuffix(name, ".")), kind: kind}
-	s.mu.Lock()
-	over := !s.asked[q] && len(s.asked) >= maxQuestions
-	if !over {
-		s.asked[q] = true
-	}
-	s.mu.Unlock()
-	if over {
-		return Records[T]{}, &Error{Kind: Temporary, Domain: q.name, Type: dns.TypeToString[kind], Err: errBudget}
+	q, err := s.spend(name, kind)
+	if err != nil {
+		return Records[T]{}, err
 	}
 	found, err := look()
 	s.observe(q, found.Answer, err)
 	return found, err
+}
+
+// spend takes a question from the check's budget; asking it again is free.
+func (s *survey) spend(name string, kind uint16) (question, error) {
+	q := question{name: lowerASCII(strings.TrimSuffix(name, ".")), kind: kind}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.asked[q] && len(s.asked) >= maxQuestions {
+		return q, &Error{Kind: Temporary, Domain: q.name, Type: dns.TypeToString[kind], Err: errBudget}
+	}
+	s.asked[q] = true
+	return q, nil
 }
 
 // observe reports what an answer says about the servers themselves.
@@ -203,10 +209,23 @@ func (s *survey) PTR(ctx context.Context, addr netip.Addr) (Records[string], err
 	return counted(s, addr.String(), dns.TypePTR, func() (Records[string], error) { return s.resolver.PTR(ctx, addr) })
 }
 
+// CNAME looks up an alias as a mere hint: that it can't be learned is no finding.
 func (s *survey) CNAME(ctx context.Context, name string) (Records[string], error) {
-	return counted(s, name, dns.TypeCNAME, func() (Records[string], error) { return s.resolver.CNAME(ctx, name) })
+	if _, err := s.spend(name, dns.TypeCNAME); err != nil {
+		return Records[string]{}, err
+	}
+	return s.resolver.CNAME(ctx, name)
 }
 
-func (s *survey) TLSA(ctx context.Context, name string) (Records[TLSA], error) {
-	return counted(s, name, dns.TypeTLSA, func() (Records[TLSA], error) { return s.resolver.TLSA(ctx, name) })
+// TLSA looks up certificate associations. Where they would not count, because the
+// host's addresses aren't validated, it is no finding that they can't be learned:
+// servers exist that fail on the question (FAULTS B13).
+func (s *survey) TLSA(ctx context.Context, name string, secured bool) (Records[TLSA], error) {
+	if secured {
+		return counted(s, name, dns.TypeTLSA, func() (Records[TLSA], error) { return s.resolver.TLSA(ctx, name) })
+	}
+	if _, err := s.spend(name, dns.TypeTLSA); err != nil {
+		return Records[TLSA]{}, err
+	}
+	return s.resolver.TLSA(ctx, name)
 }
