@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxQuestions bounds one check whatever the zone says. An ordinary domain
-	// needs 15 to 25.
+	// needs 15.
 	maxQuestions = 150
 	// maxFindings, of one code and of all, and maxEvidence bound the report.
 	maxPerCode  = 10
