@@ -370,8 +370,8 @@ func (q *Queue) entered(sh *shard, r *record, rev uint64) {
 	}
 	hand := func() {
 		q.hot.put(r, rev)
+		q.sayRevision(sh, r, rev) // before a worker can add to the story
 		q.sched.put(id, sh.n, rev, r.index(q.session))
-		q.sayRevision(sh, r, rev)
 	}
 	ours := sh.ours()
 	if ours {

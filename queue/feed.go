@@ -192,12 +192,12 @@ func (q *Queue) tryAdopt(sh *shard, id mail.ID, rev uint64) error {
 	if err != nil {
 		return err
 	}
-	if !r.State.Terminal() {
-		q.sched.put(b, sh.n, at, r.index(q.session))
-	}
-	q.sayRevision(sh, r, at)
+	q.sayRevision(sh, r, at) // before a worker can add to the story
 	if rev != at {
 		sh.said(rev)
+	}
+	if !r.State.Terminal() {
+		q.sched.put(b, sh.n, at, r.index(q.session))
 	}
 	return nil
 }
