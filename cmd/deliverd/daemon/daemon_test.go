@@ -101,4 +101,5 @@ func BenchmarkMessage(b *testing.B) {
 	close(next)
 	senders.Wait()
 	arrived.Wait()
+	b.ReportMetric(float64(sink.Stats().Connections)/float64(b.N), "connections/op")
 }

@@ -125,6 +125,10 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 		Sources:     c.sources(),
 		Log:         d.log,
 	}
+	if c.Send.Relay != "" {
+		// Our own relay gets all the mail there is, and its connections are worth keeping.
+		o.Pool.PerHost = c.Send.Concurrency
+	}
 	if d.catch != nil {
 		o.RootCAs = d.catch.Roots()
 	}
