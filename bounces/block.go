@@ -6,8 +6,9 @@ import (
 )
 
 // The data files of this package share one form: a block begins with a line at the
-// margin, "keyword name"; its indented lines are "keyword value", and may repeat;
-// "#" begins a comment at the start of a line; blank lines mean nothing.
+// margin, "keyword name"; its lines indented by two spaces are "keyword value", and
+// may repeat; a line indented further goes on with the value; "#" begins a comment at
+// the start of a line; blank lines mean nothing.
 
 type block struct {
 	keyword, name string
@@ -41,6 +42,10 @@ func parseBlocks(file, text string) ([]block, error) {
 			return nil, fmt.Errorf("%s:%d: a field before the first block", file, line)
 		}
 		b := &blocks[len(blocks)-1]
+		if n := len(b.fields); len(s)-len(body) > 2 && n > 0 {
+			b.fields[n-1].value += " " + body
+			continue
+		}
 		b.fields = append(b.fields, field{keyword: keyword, value: value, line: line})
 	}
 	return blocks, nil
