@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -58,8 +59,12 @@ type tries struct {
 }
 
 func (s *tries) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
+	at := time.Now()
+	if err := a.Proceed(); errors.Is(err, mail.ErrSuperseded) { // as before dialling
+		return mail.Outcome{State: mail.StateSuperseded}
+	}
 	s.mu.Lock()
-	s.begun[a.Message.ID] = append(s.begun[a.Message.ID], time.Now())
+	s.begun[a.Message.ID] = append(s.begun[a.Message.ID], at)
 	s.mu.Unlock()
 	switch {
 	case a.Message.Kind == "invite":

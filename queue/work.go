@@ -95,7 +95,7 @@ type hand struct {
 // run does one thing with the message: ends it, or tries it once.
 func (h *hand) run(ctx context.Context) {
 	if !h.sh.owned(h.q.mono()) {
-		h.q.sched.again(h.t, time.Now().Add(time.Second)) // until it is ours again, or dropped
+		h.again(time.Second) // until it is ours again, or dropped
 		return
 	}
 	if !h.read(ctx) {
@@ -109,7 +109,7 @@ func (h *hand) run(ctx context.Context) {
 		h.finish(h.decided(state, other))
 	case h.t.ending: // the wish was taken back
 		h.q.sched.unmark(h.t)
-		h.q.sched.again(h.t, time.Now())
+		h.again(0)
 	default:
 		h.try(ctx)
 	}
@@ -139,11 +139,17 @@ func (h *hand) read(ctx context.Context) bool {
 	return true
 }
 
+// again gives the message back as it was, to be due after a while.
+func (h *hand) again(after time.Duration) {
+	now, _ := h.q.clock.now()
+	h.q.sched.again(h.t, now.Add(after))
+}
+
 // postpone gives the message back after a fault of the store's.
 func (h *hand) postpone(ctx context.Context, err error) {
 	h.q.o.Log.Warn("a message has to wait for the store", "message", mail.IDFromBytes(h.t.id), "err", err)
 	h.q.sleep(ctx, time.Second) // with the slot: nobody else would fare better
-	h.q.sched.again(h.t, time.Now().Add(time.Second))
+	h.again(time.Second)
 }
 
 // verdict says whether the message ends without another attempt, and by which other
@@ -232,7 +238,7 @@ func (h *hand) decided(state mail.State, other mail.ID) mail.Event {
 func (h *hand) try(ctx context.Context) {
 	_, latest := h.q.clock.now()
 	if !latest.Before(h.r.Message.ExpiresAt) {
-		h.q.sched.again(h.t, time.Now().Add(doubtWait))
+		h.again(doubtWait)
 		return
 	}
 	a, err := h.open()
@@ -319,15 +325,14 @@ func (h *hand) call(ctx context.Context, a *mail.Attempt) (o mail.Outcome) {
 // local gives the message back after an attempt that does not count.
 func (h *hand) local(ctx context.Context, why string) {
 	if ctx.Err() != nil {
-		h.q.sched.again(h.t, time.Now())
+		h.again(0)
 		return
 	}
 	n := h.q.count(h.q.locals, h.r.Message.ID)
 	wait := min(time.Second<<min(n-1, 10), localCap)
 	wait += rand.N(wait / jitterPart)
 	h.q.o.Log.Warn("an attempt did not count", "message", h.r.Message.ID, "why", why, "again_in", wait)
-	now, _ := h.q.clock.now()
-	h.q.sched.again(h.t, now.Add(wait))
+	h.again(wait)
 }
 
 // stopped ends a message whose attempt was stopped by Proceed. What it said then is
@@ -335,14 +340,14 @@ func (h *hand) local(ctx context.Context, why string) {
 func (h *hand) stopped(ctx context.Context, said mail.State) {
 	if said == mail.StateExpired {
 		if now, _ := h.q.clock.now(); now.Before(h.r.Message.ExpiresAt) {
-			h.q.sched.again(h.t, now.Add(doubtWait))
+			h.again(doubtWait)
 			return
 		}
 		h.finish(h.decided(said, ""))
 		return
 	}
 	// A wish: it is in the record, or the newer message in the supersede key.
-	h.q.sched.again(h.t, time.Now())
+	h.again(0)
 }
 
 // outcome records what an attempt that counts came to.
