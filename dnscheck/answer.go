@@ -102,7 +102,7 @@ func digest(q question, rep *reply) *answer {
 // and whether there was any.
 func (a *answer) follow(q question, m *dns.Msg) (owner string, alias bool, err error) {
 	owner = q.name
-	a.TTL = maxSeconds
+	a.TTL = longestTTL
 	if q.kind == dns.TypeCNAME {
 		return owner, false, nil
 	}
@@ -139,8 +139,8 @@ func (a *answer) addAlias(name string) error {
 	return nil
 }
 
-// maxSeconds is the longest TTL there is (RFC 2181 8).
-const maxSeconds = (1<<31 - 1) * time.Second
+// longestTTL is the most that a TTL can say (RFC 2181 8).
+const longestTTL = (1<<31 - 1) * time.Second
 
 // ttl reads a TTL; one with the top bit set counts as 0 (RFC 2181 8).
 func ttl(seconds uint32) time.Duration {

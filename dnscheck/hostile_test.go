@@ -34,11 +34,11 @@ func FuzzReport(f *testing.F) {
 		if text == "" {
 			strs.WriteString(` ""`)
 		}
-		zones := ""
+		var zones strings.Builder
 		for _, name := range []string{"good.example", "_dmarc.good.example", "_mta-sts.good.example", "_smtp._tls.good.example", "default._bimi.good.example"} {
-			zones += name + ". TXT" + strs.String() + "\n"
+			zones.WriteString(name + ". TXT" + strs.String() + "\n")
 		}
-		s, err := dnstest.New(zoneWith(zones))
+		s, err := dnstest.New(zoneWith(zones.String()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -338,11 +339,8 @@ func (e *spfEvaluation) validatedNames(ctx context.Context) []string {
 		if err != nil {
 			continue
 		}
-		for _, addr := range back.List {
-			if addr == e.query.IP {
-				names = append(names, name)
-				break
-			}
+		if slices.Contains(back.List, e.query.IP) {
+			names = append(names, name)
 		}
 	}
 	return names

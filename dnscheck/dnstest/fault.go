@@ -1,6 +1,7 @@
 package dnstest
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -62,11 +63,9 @@ func (s *Server) fault(q dns.Question, verbs ...Verb) *Fault {
 		if !f.matches(q) || f.Times > 0 && s.used[i] >= f.Times {
 			continue
 		}
-		for _, v := range verbs {
-			if f.Do == v {
-				s.used[i]++
-				return f
-			}
+		if slices.Contains(verbs, f.Do) {
+			s.used[i]++
+			return f
 		}
 	}
 	return nil
