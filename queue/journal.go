@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/deliverd/deliverd/mail"
 )
@@ -19,12 +21,15 @@ import (
 // cost every message a write for the sake of the few that a crash meets. So:
 //
 //   - A node that stops in order leaves a mark with each shard that it gives up: who
-//     takes such a shard has no doubts.
+//     takes such a shard has no doubts but those that were there before.
 //   - Without the mark, whatever another session wrote and was due before the shard
 //     was taken may have been under way.
-//   - A journal makes that exact for a process that was killed: a file with the ids
-//     under way, written without fsync, which outlives the process though not the
-//     machine. It counts only within the boot in which it was written.
+//   - Where one process has the store to itself, a journal makes that exact: a file
+//     with the ids under way, written without fsync, which outlives a process that is
+//     killed, though not the machine. It counts only within the boot in which it was
+//     written.
+//
+// A doubt lasts, over any number of crashes, until the message's next revision.
 
 // journal is the file of the attempts under way, one place each.
 type journal struct {
@@ -32,18 +37,20 @@ type journal struct {
 	f      *os.File
 	free   []int64 // guarded by mu: offsets of empty places
 	size   int64   // guarded by mu
-	failed bool    // guarded by mu: doubt is general from then on
+	failed bool    // guarded by mu: the next process won't believe it
 
-	// left are the attempts that the process before was in; exact says that these were
-	// all.
-	left  map[mail.ID]bool
-	exact bool
+	// left are the attempts that processes before were in, with what forgets them;
+	// guarded by mu.
+	left map[mail.ID]func()
+	// general, in Unix milliseconds: what was due by then may have been under way, and
+	// the journal of that time is lost.
+	general int64
 }
 
 const (
-	journalMagic = "deliverd journal 1 "
-	journalHead  = 64 // magic, boot id, newline, padding
-	journalPlace = 40 // an id as text: a torn write is no id
+	journalMagic = "deliverd journal 1"
+	journalHead  = 128 // magic, boot id, general, newline, padding
+	journalPlace = 40  // an id as text: a torn write is no id
 )
 
 // bootID tells one boot of the machine from another; "" where that can't be known.
@@ -55,34 +62,40 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// openJournal reads what the process before left, and begins anew.
-func openJournal(path string) (*journal, error) {
-	boot := bootID()
-	j := &journal{left: map[mail.ID]bool{}}
+// openJournal reads what the processes before left, and begins anew.
+func openJournal(path string, now time.Time) (*journal, error) {
+	j := &journal{left: map[mail.ID]func(){}, general: now.UnixMilli(), size: journalHead}
 	old, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("journal: %w", err)
-	default:
-		j.exact = boot != "" && len(old) >= journalHead && strings.HasPrefix(string(old), journalMagic+boot+"\n")
-		for at := journalHead; at+journalPlace <= len(old); at += journalPlace {
-			if id := mail.ID(old[at : at+journalPlace]); id != "" {
-				if _, err := id.Bytes(); err == nil {
-					j.left[id] = true
-				}
+	}
+	boot := bootID()
+	if head, _, ok := strings.Cut(string(old[:min(len(old), journalHead)]), "\n"); ok && boot != "" {
+		if general, found := strings.CutPrefix(head, journalMagic+" "+boot+" "); found {
+			if n, err := strconv.ParseInt(general, 10, 64); err == nil {
+				j.general = n
 			}
 		}
 	}
-	if j.f, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600); err != nil {
+	// A new file, so that a crash now finds the old one or the new one.
+	if j.f, err = os.CreateTemp(filepath.Dir(path), ".journal-*"); err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	head := make([]byte, journalHead)
-	copy(head, journalMagic+boot+"\n")
-	if _, err := j.f.WriteAt(head, 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("journal: %w", err), j.f.Close())
+	copy(head, fmt.Sprintf("%s %s %d\n", journalMagic, boot, j.general))
+	_, err = j.f.WriteAt(head, 0)
+	for at := journalHead; at+journalPlace <= len(old) && err == nil; at += journalPlace {
+		id := mail.ID(old[at : at+journalPlace])
+		if _, bad := id.Bytes(); bad == nil {
+			j.left[id] = j.begin(id)
+		}
 	}
-	j.size = journalHead
+	if err == nil && !j.failed {
+		err = os.Rename(j.f.Name(), path)
+	}
+	if err != nil || j.failed {
+		return nil, errors.Join(fmt.Errorf("journal: can't write %s: %w", path, err), j.f.Close(), os.Remove(j.f.Name()))
+	}
 	return j, nil
 }
 
@@ -108,15 +121,15 @@ func (j *journal) begin(id mail.ID) (end func()) {
 	}
 }
 
-// write needs mu. A disk that is full makes the journal useless, and nothing worse:
-// its head says so to the next process.
+// write needs mu. A disk that is full makes the journal useless, and nothing worse: it
+// loses its head, and the next process has general doubt.
 func (j *journal) write(b []byte, at int64) {
 	if j.failed {
 		return
 	}
 	if _, err := j.f.WriteAt(b, at); err != nil {
 		j.failed = true
-		_ = j.f.Truncate(0) // without a head it is not exact
+		_ = j.f.Truncate(0)
 	}
 }
 
@@ -127,38 +140,69 @@ func (j *journal) close() error {
 	return j.f.Close()
 }
 
-// doubtful reports whether the process before may have been handing the message over
-// when it died.
+// doubts reports whether the message may have been under way when the process ended
+// that had it before.
+func (j *journal) doubts(id mail.ID, due int64) bool {
+	if j == nil {
+		return true
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return due <= j.general || j.left[id] != nil
+}
+
+// settled forgets a doubt: the message has a new revision.
+func (j *journal) settled(id mail.ID) {
+	if j == nil {
+		return
+	}
+	j.mu.Lock()
+	forget := j.left[id]
+	delete(j.left, id)
+	j.mu.Unlock()
+	if forget != nil {
+		forget()
+	}
+}
+
+// doubtful reports whether whoever had the message before may have handed it over
+// without having recorded that.
 func (q *Queue) doubtful(h *hand) bool {
-	before := h.sh.doubt.Load()
-	if before == 0 || h.r.writer == q.session || h.r.Due.UnixMilli() > before {
+	due := h.r.Due.UnixMilli()
+	if h.r.writer == q.session || due > h.sh.doubt.Load() {
 		return false
 	}
-	return q.journal == nil || !q.journal.exact || q.journal.left[h.r.Message.ID]
+	return q.journal.doubts(h.r.Message.ID, due)
 }
 
 // cleanKey is where a node that gives a shard up in order says so.
 func cleanKey(sh *shard) string { return "queue.clean." + strconv.Itoa(sh.n) }
 
-// settleDoubt says whether there is doubt about a shard that was just taken, and
+// settleDoubt says how far the doubt about a shard reaches that was just taken, and
 // removes the mark, before anything of it is tried.
 func (q *Queue) settleDoubt(sh *shard) error {
-	_, err := q.store.get(q.ctx, bucketShared, cleanKey(sh))
+	now, _ := q.clock.now()
+	e, err := q.store.get(q.ctx, bucketShared, cleanKey(sh))
 	if errors.Is(err, ErrNotFound) {
-		now, _ := q.clock.now()
 		sh.doubt.Store(now.UnixMilli())
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	sh.doubt.Store(0)
+	before, err := strconv.ParseInt(string(e.data), 10, 64)
+	if err != nil {
+		before = now.UnixMilli()
+	}
+	sh.doubt.Store(before)
 	return q.store.remove(q.ctx, bucketShared, cleanKey(sh), casNone)
 }
 
-// leaveInOrder leaves the mark. Losing it only means more doubt than is due.
+// leaveInOrder leaves the mark, with the doubt that there was. Losing it only means
+// more doubt than is due.
 func (q *Queue) leaveInOrder(ctx context.Context, sh *shard) {
-	if _, err := q.store.put(ctx, bucketShared, cleanKey(sh), []byte(q.o.Node), casNone); err != nil {
+	before := strconv.AppendInt(nil, sh.doubt.Load(), 10)
+	if _, err := q.store.put(ctx, bucketShared, cleanKey(sh), before, casNone); err != nil {
 		q.o.Log.Warn("a shard was given up without its mark", "shard", sh.n, "err", err)
 	}
 }

@@ -52,9 +52,9 @@ type Options struct {
 
 	KeyLife   time.Duration // how long an idempotency key is remembered; 7 days
 	EventLife time.Duration // how long the event log goes back; 90 days
-	// Journal is a file for the attempts under way, of this process alone: with it, only
-	// what a killed process was sending counts as a possible duplicate afterwards, and
-	// not all that was due. "" keeps none.
+	// Journal is a file for the attempts under way; it goes with Alone. With it, only what
+	// a killed process was sending counts as a possible duplicate afterwards, and not all
+	// that was due. "" keeps none.
 	Journal string
 	// Grace is how long after its expiry a message may still be open before Audit
 	// raises the alarm; 5 min.
@@ -96,6 +96,9 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 		return nil, errors.New("queue: Options.Kinds and Options.Seal are required")
 	}
 	o.setDefaults()
+	if o.Journal != "" && !o.Alone {
+		return nil, errors.New("queue: a journal knows nothing of other nodes: it goes with Alone")
+	}
 	if o.Shards > maxShards || o.Lease < time.Second {
 		return nil, fmt.Errorf("queue: at most %d shards, and a lease of at least 1 s", maxShards)
 	}
@@ -111,7 +114,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 	q.locals = map[mail.ID]int{}
 	q.keyLocks.held = map[string]chan struct{}{}
 	if o.Journal != "" {
-		if q.journal, err = openJournal(o.Journal); err != nil {
+		if q.journal, err = openJournal(o.Journal, time.Now()); err != nil {
 			st.acks.close()
 			return nil, fmt.Errorf("queue: %w", err)
 		}

@@ -369,6 +369,7 @@ func (h *hand) finish(e mail.Event) {
 		r.Says = append(h.q.unsaid.of(r.Message.ID), e)
 	})
 	h.q.forget(h.r.Message.ID)
+	h.q.journal.settled(h.r.Message.ID)
 	h.q.sched.done(h.t)
 	if ok {
 		h.q.sayNew(h.sh, h.r, h.rev, []mail.Event{e})
@@ -391,6 +392,7 @@ func (h *hand) delay(st step, signed []byte) {
 		r.Says = append(h.q.unsaid.of(r.Message.ID), facts...)
 	})
 	h.q.forget(h.r.Message.ID)
+	h.q.journal.settled(h.r.Message.ID)
 	if !ok {
 		h.q.sched.done(h.t)
 		return

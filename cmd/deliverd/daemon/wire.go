@@ -44,11 +44,15 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	journal := ""
+	if d.embedded != nil {
+		journal = c.dataFile("attempts.journal")
+	}
 	d.queue, err = queue.Open(ctx, d.nc, queue.Options{
 		Kinds: c.kinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
 		Alone:       d.embedded != nil,
 		Concurrency: c.Send.Concurrency, Reserved: max(1, c.Send.Concurrency/5), PerDestination: c.Send.PerDestination,
-		Journal:  c.dataFile("attempts.journal"),
+		Journal:  journal,
 		Provider: d.providers.of, Observe: d.observe, Log: d.log,
 	})
 	if err != nil {
