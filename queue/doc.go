@@ -60,9 +60,10 @@
 //
 // A message is sent twice only if the connection broke between the final dot and its
 // reply, or if deliverd, its machine or the store died between that reply and the
-// record of it: at most as many messages as attempts were under way. The repeated
-// attempt has the same number; it sends the same bytes if an attempt before it ended
-// in a delay, and the same Message-ID always. When the store takes no writes, nothing
+// record of it: at most as many messages as attempts were under way, and the event of
+// the repeated attempt says so (see journal.go). The repeated attempt has the same
+// number; it sends the same bytes if an attempt before it ended in a delay, and the
+// same Message-ID always. When the store takes no writes, nothing
 // new is begun, and outcomes wait for it with their slots. With several nodes, an
 // owner that lost its lease is told by Attempt.Proceed before it dials and before the
 // dot; a dot that is already out when the lease ends may be followed by the other
@@ -71,6 +72,15 @@
 // Attempt.Proceed answers at both of its moments alike: it says ErrSuperseded and
 // ErrCancelled also before the final dot. Whoever has sent DATA goes on regardless
 // (law 4), and stops only for ErrExpired and ErrInterrupted.
+//
+// # Shards
+//
+// A message waits in the shard of its recipient's domain, so that one node sees all of
+// a domain's mail; lane 1 has one more shard to itself, because a PIN's write would
+// otherwise wait for the group of a backlog's writes that its stream is busy with.
+// Limits per destination are a node's own: where lane 1's owner is another node, that
+// destination can have as many more. A node's share of the shards is their number
+// through that of the nodes; Options.Alone takes all and waits for no dead lease.
 //
 // # Newest wins
 //
