@@ -55,7 +55,7 @@ type Options struct {
 	// once; 0: half of the processors, at least 1. A signature is a millisecond that
 	// nothing interrupts: without a bound, a PIN behind a backlog waits for hundreds.
 	Signers int
-	Plan        Planner
+	Plan    Planner
 
 	// Dial opens connections; network is "tcp4" or "tcp6". Nil: a net.Dialer bound to
 	// Sources.
