@@ -21,6 +21,12 @@ type statusFields struct {
 	diagnostic              string
 }
 
+// complete reports whether the fields name a recipient and what became of it: an empty
+// line ends them then, and not before.
+func (s *statusFields) complete() bool {
+	return (s.original != "" || s.final != "") && (s.action != "" || s.status != (mail.EnhancedCode{}))
+}
+
 // deliveryStatus is a delivery status notification.
 type deliveryStatus struct {
 	envelopeID string // Original-Envelope-Id: the ENVID of RFC 3461
@@ -49,7 +55,7 @@ func parseDeliveryStatus(b []byte) deliveryStatus {
 		}
 		if len(h) == 0 && len(rest) == len(b) {
 			_, rest = cutLine(b) // a line that is no field
-		} else {
+		} else if now.complete() {
 			flush()
 		}
 		b = rest
@@ -76,6 +82,9 @@ func (d *deliveryStatus) field(f headerField, now *statusFields, flush func()) {
 	case equalFold(f.name, "x-actual-recipient"):
 		now.actual = typedAddress(f.value)
 	case equalFold(f.name, "action"):
+		if now.action != "" && now.complete() {
+			flush()
+		}
 		if now.action == "" {
 			word, _, _ := strings.Cut(strings.ToLower(unfold(f.value)), " ")
 			now.action = clip(strings.Trim(word, "();,."), 20)

@@ -2,6 +2,7 @@ package bounces
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/deliverd/deliverd/mail"
@@ -65,10 +66,13 @@ func Parse(raw []byte) Returned {
 	switch r.Kind {
 	case KindBounce, KindDelay:
 		r.Reports = m.reports(r.Kind)
+		if slices.ContainsFunc(r.Reports, func(x Report) bool { return x.Action == ActionFailed }) {
+			r.Kind = KindBounce // one failure makes it one
+		}
 	case KindComplaint:
 		r.Reports = m.complaints()
 	case KindReport:
-		if m.status != nil {
+		if m.statusKind() == KindReport {
 			r.Reports = m.reports(r.Kind)
 		}
 	}

@@ -305,4 +305,3 @@ func TestNewReceiverRefuses(t *testing.T) {
 		}
 	}
 }
-

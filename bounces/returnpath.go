@@ -1,6 +1,7 @@
 package bounces
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base32"
@@ -77,6 +78,37 @@ func (p *ReturnPath) Parse(local string) (mail.ID, bool) {
 		return "", false
 	}
 	return mail.IDFromBytes(id), true
+}
+
+// Find returns the message whose return path stands anywhere in a mail that came back
+// another way: to a mailbox, or as a complaint with the original message inside. Only
+// an address that we made names one, so it does not matter where it stands. It looks
+// at the first 1 MiB and at 50 candidates.
+func (p *ReturnPath) Find(raw []byte) (mail.ID, bool) {
+	raw = raw[:min(len(raw), maxMail)]
+	size := len(returnPathPrefix) + tokenEncoding.EncodedLen(tokenSize)
+	for range 50 {
+		plus := bytes.IndexByte(raw, '+')
+		if plus < 0 {
+			return "", false
+		}
+		for plus >= 0 && (plus < len(returnPathPrefix)-1 || !equalFold(raw[plus-len(returnPathPrefix)+1:plus+1], returnPathPrefix)) {
+			next := bytes.IndexByte(raw[plus+1:], '+')
+			if next < 0 {
+				return "", false
+			}
+			plus += 1 + next
+		}
+		start := plus - len(returnPathPrefix) + 1
+		end := start + size
+		if end < len(raw) && raw[end] == '@' && hasPrefixFold(raw[end+1:], p.domain) {
+			if id, ok := p.Parse(string(raw[start:end])); ok {
+				return id, true
+			}
+		}
+		raw = raw[plus+1:]
+	}
+	return "", false
 }
 
 func (p *ReturnPath) mac(id [16]byte) (mac [macSize]byte) {

@@ -64,6 +64,30 @@ func TestReturnPathForged(t *testing.T) {
 	}
 }
 
+func TestReturnPathFind(t *testing.T) {
+	t.Parallel()
+	p := newReturnPath(t, 1)
+	id := testID()
+	mine, other := p.Address(id), newReturnPath(t, 2).Address(id)
+	tests := []struct {
+		name, raw string
+		want      mail.ID
+	}{
+		{"in a field", "To: <" + mine + ">\n\nhello", id},
+		{"in capitals, behind others", "1+1 bounce+x@y " + other + " " + strings.ToUpper(mine) + ".", id},
+		{"of another key", "To: " + other, ""},
+		{"of another domain", strings.Replace(mine, "@bounce.", "@other.", 1), ""},
+		{"cut off", mine[:30], ""},
+		{"none", "no + here bounce+", ""},
+		{"behind too many", strings.Repeat(other+" ", 50) + mine, ""},
+	}
+	for _, test := range tests {
+		if got, ok := p.Find([]byte(test.raw)); got != test.want || ok != (test.want != "") {
+			t.Errorf("%s: %q, %v", test.name, got, ok)
+		}
+	}
+}
+
 func TestNewReturnPathRefuses(t *testing.T) {
 	t.Parallel()
 	if _, err := NewReturnPath(make([]byte, 15), "b.example"); err == nil {
