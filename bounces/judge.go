@@ -8,8 +8,8 @@ import (
 
 // judge sets the reply and the verdict of a report from the diagnostic text of its
 // notification and the lines of the human-readable text about it. What says most
-// wins, in that order: a text that a rule knows, a code, vague words. alone says that
-// all of the text is about this recipient.
+// wins: a text that a rule knows, a code, vague words; of the same, what stands nearer
+// to the server that refused. alone says that all of the text is about this recipient.
 func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 	if r.Action != ActionFailed && r.Action != ActionDelayed {
 		return // nothing failed
@@ -36,19 +36,25 @@ func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 	}
 	lines := string(text[:min(len(text), 2*maxText)])
 	known := take(diagnostic, false) || alone && take(transcriptReply(m.form.intro), false) || take(lines, false)
-	if !known && (best <= strengthLeast || r.Reply.Code == 0) {
-		if known = take(lines, true); !known && alone && final && best == strengthNone {
-			// All that there is: enough for a cause, not to suppress on.
-			intro := string(m.form.intro[:min(len(m.form.intro), 2*maxText)])
-			if findReply(intro) < 0 || !take(intro, false) {
-				_ = take(intro, true) || take(string(m.subject), true)
-				r.Verdict.Suppress = false
-			}
+	if best < strengthCode && r.Status != (mail.EnhancedCode{}) {
+		said := Said{Reply: mail.Reply{Enhanced: r.Status}, Host: r.Host}
+		if v, strength := classify(said, final); strength > best {
+			best, r.Verdict = strength, v
 		}
 	}
-	if best == strengthNone {
-		said := Said{Reply: mail.Reply{Enhanced: r.Status, Text: r.Reply.Text}, Host: r.Host}
-		r.Verdict, best = classify(said, final)
+	if !known && best <= strengthLeast {
+		known = take(lines, true)
+	}
+	if !known && alone && final && best == strengthNone {
+		// All that there is: enough for a cause, not to suppress on.
+		intro := string(m.form.intro[:min(len(m.form.intro), 2*maxText)])
+		if findReply(intro) < 0 || !take(intro, false) {
+			_ = take(intro, true) || take(string(m.subject), true)
+			r.Verdict.Suppress = false
+		}
+	}
+	if best == strengthNone && r.Verdict.Cause == "" {
+		r.Verdict, _ = classify(Said{Host: r.Host}, final)
 	}
 	if r.Status == (mail.EnhancedCode{}) {
 		r.Status = r.Reply.Enhanced
