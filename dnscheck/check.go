@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -59,7 +60,7 @@ func NormalDomain(text string) (string, error) {
 		return "", fmt.Errorf("a name of %d bytes is too long", len(text))
 	}
 	domain, err := domainProfile.ToASCII(strings.TrimSuffix(text, "."))
-	if err != nil {
+	if err != nil || !utf8.ValidString(text) {
 		return "", fmt.Errorf("%q is not a domain name", printable(text, 100))
 	}
 	labels := strings.Split(domain, ".")

@@ -180,6 +180,8 @@ func TestFindings(t *testing.T) {
 		{spf("v=spf1 mx ip4:300.1.1.1 -all"), "spf.syntax", "", Arrives, nil},
 		{spf("v=spf1 mx exists:%{x}.example.com -all"), "spf.macro_invalid", "", Arrives, nil},
 		{spf("v=spf1 mx exists:%{i}.good.example -all"), "", "spf.macro_dynamic", Arrives, nil},
+		{spf("v=spf1 mx exists:%{p}.%{t}.good.example -all"), "spf.macro_invalid", "", Arrives, nil},
+		{spf("v=spf1 mx exists:%{p}.%{s}%{l}%{o}%{h}%{v}.good.example a:%{d} -all"), "", "spf.macro_dynamic spf.void", Arrives, nil},
 		{spf("v=spf1 mx include:good.example -all"), "spf.include_loop", "", Arrives, nil},
 		{spf("v=spf1 mx include:nospf.example -all"), "spf.include_no_record", "", Arrives, nil},
 		{spf("v=spf1 mx"), "spf.no_all", "", Arrives, nil},

@@ -14,7 +14,7 @@ import (
 // the catalogue, and nothing in it that could steer a terminal or a page.
 func FuzzReport(f *testing.F) {
 	for _, text := range []string{
-		"v=spf1 include:%{d} a mx ptr exists:%{i} redirect=good.example -all", "v=DMARC1; p=reject; rua=mailto:a%0a@b.example!5m; sp=x; t=y",
+		"v=spf1 exists:%{p}%{s}%{l}%{o}%{h}%{i}%{v} exp=%{d}.x.example", "v=spf1 include:%{d} a mx ptr exists:%{i} redirect=good.example -all", "v=DMARC1; p=reject; rua=mailto:a%0a@b.example!5m; sp=x; t=y",
 		"v=STSv1; id=1", "v=TLSRPTv1; rua=x", "v=BIMI1; l=http://x; a=self", "\x1b[31m\u202e\x00\xff", " v=spf1", "\"v=spf1 -all\"", "v=dmarc1;p",
 	} {
 		f.Add(text)
@@ -65,6 +65,25 @@ func FuzzReport(f *testing.F) {
 		}
 		if _, err := json.Marshal(report); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A domain that is accepted can be looked up, and is in its normal form already.
+func FuzzNormalDomain(f *testing.F) {
+	for _, text := range []string{"Example.COM. ", "a@bücher.example", "例え。テスト", "xn--bcher-kva.example", "\u200bא.example", "1.2.3.4"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		domain, err := NormalDomain(text)
+		if err != nil {
+			return
+		}
+		if again, err := NormalDomain(domain); err != nil || again != domain {
+			t.Errorf("%q becomes %q, and that %q, %v", text, domain, again, err)
+		}
+		if fqdn, err := presentation(domain); err != nil || fqdn != domain+"." {
+			t.Errorf("%q can't be asked for as it is: %q, %v", domain, fqdn, err)
 		}
 	})
 }

@@ -120,12 +120,13 @@ func (rec *spfRecord) reachable(domain string) []spfStep {
 	var steps []spfStep
 	step := func(term *spfTerm) {
 		st := spfStep{term: term, target: domain}
-		if term.spec != nil {
-			st.dynamic = term.spec.dynamic()
+		switch {
+		case term.spec == nil:
+		case term.spec.dynamic():
+			// Only a message would give the other macros a value.
+			st.dynamic, st.target = true, ""
+		default:
 			st.target = term.spec.expandDomain(values)
-		}
-		if st.dynamic {
-			st.target = ""
 		}
 		steps = append(steps, st)
 	}
