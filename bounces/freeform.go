@@ -42,7 +42,7 @@ const (
 func parseFreeForm(text []byte, own [][]byte) freeForm {
 	var f freeForm
 	f.intro, f.original = splitOriginal(text)
-	s := mentionScanner{own: own, current: -1}
+	s := mentionScanner{own: own, current: -1, indent: -1}
 	s.scan(f.intro[:min(len(f.intro), maxFreeText)])
 	f.failures = s.best()
 	if len(f.failures) == 1 && onlyAddress(f.failures[0].text) {
@@ -72,6 +72,7 @@ type mentionScanner struct {
 	mentions int
 	current  int // the failure that the lines are about, -1 for none
 	before   []byte
+	indent   int // of the first line that begins with a recipient, -1 before it
 }
 
 func (s *mentionScanner) scan(text []byte) {
@@ -102,6 +103,9 @@ func (s *mentionScanner) line(line, whole []byte) {
 			continue
 		}
 		n := s.find(address)
+		if (n < 0 || s.all[n].rank < rankLead) && s.indent >= 0 && !s.atIndent(line, start) {
+			rank = min(rank, rankTo-1) // an address that a reply speaks of
+		}
 		if n < 0 {
 			if len(s.all) == maxReports {
 				continue
@@ -112,6 +116,9 @@ func (s *mentionScanner) line(line, whole []byte) {
 			if rank > s.all[n].rank {
 				s.all[n].rank, s.all[n].text = rank, nil // what stood before was a summary
 			}
+		}
+		if rank == rankLead && s.indent < 0 && isLineStart(line, start) {
+			s.indent = indentOf(line)
 		}
 		if rank >= rankTo && lead < 0 && (s.current < 0 || !s.isOwn(address)) {
 			lead = n
@@ -130,6 +137,22 @@ func (s *mentionScanner) line(line, whole []byte) {
 		}
 	}
 }
+
+// atIndent reports whether an address begins its line, no further in than the first
+// recipient did: mail systems list recipients in one manner and quote replies further
+// in.
+func (s *mentionScanner) atIndent(line []byte, start int) bool {
+	return isLineStart(line, start) && indentOf(line) <= s.indent
+}
+
+func isLineStart(line []byte, start int) bool {
+	return len(bytes.TrimRight(line[:start], leadMarks)) == 0
+}
+
+func indentOf(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " \t")) }
+
+// leadMarks are what may stand before an address that begins a line.
+const leadMarks = " \t<\"'([:-=>|*#."
 
 // adjoin returns a with b: the same array where b follows a, which is the rule.
 func adjoin(a, b []byte) []byte {
@@ -152,7 +175,7 @@ func (s *mentionScanner) find(address []byte) int {
 
 // rank tells a mention's role by what stands before it.
 func (s *mentionScanner) rank(line []byte, start, end int) int {
-	before := bytes.TrimRight(line[:start], " \t<\"'([:-=>|*#.")
+	before := bytes.TrimRight(line[:start], leadMarks)
 	after := line[end:]
 	if isSenderLabel(before) || len(after) > 0 && after[0] == '@' {
 		return rankNever

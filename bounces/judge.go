@@ -2,6 +2,7 @@ package bounces
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/deliverd/deliverd/mail"
 )
@@ -84,6 +85,8 @@ func (v *Verdict) settle(r *Report, s strength) {
 // where whole asks for it, all of the text is taken for what was said.
 func saidIn(s string, status mail.EnhancedCode, whole bool) Said {
 	said := Said{Stage: stageIn(s)}
+	// Postfix says where the reply was said, behind it.
+	s, _, _ = strings.Cut(s, "(in reply to ")
 	at := findReply(s)
 	switch {
 	case whole:
