@@ -163,6 +163,7 @@ func TestFindings(t *testing.T) {
 		{"", "dns.tcp_failed spf.temperror", "", Unknown, []dnstest.Fault{{Name: "good.example", Type: "MX", Do: dnstest.NoTCP}}},
 		{"", "", "dns.tcp_fallback", Arrives, []dnstest.Fault{{Name: "good.example", Type: "MX", Do: dnstest.Truncated}}},
 		{"", "", "dns.edns_broken", Arrives, []dnstest.Fault{{Name: "*", Do: dnstest.NoEDNS}}},
+		{"", "", "dns.edns_broken", Arrives, []dnstest.Fault{{Name: "*", Do: dnstest.Lossy}}},
 		{"", "dnssec.bogus spf.temperror dmarc.temperror", "", Undeliverable, []dnstest.Fault{{Name: "*good.example", Do: dnstest.Bogus}}},
 		{"", "", "dnssec.signed", Arrives, []dnstest.Fault{{Name: "*good.example", Do: dnstest.Secure}}},
 		{"", "domain.nxdomain", "", Undeliverable, []dnstest.Fault{{Name: "*good.example", Do: dnstest.NXDomain}}},

@@ -24,8 +24,9 @@ type result struct {
 
 // query puts q to the servers until one gives a usable answer: each in turn with
 // EDNS, then each that stayed silent once more without (a middlebox may drop what
-// it doesn't know). A try that is not answered in time is not given up: its
-// socket stays open while the next is asked, and the first good answer wins.
+// it doesn't know), and at once without where that has been the way lately. A try
+// that is not answered in time is not given up: its socket stays open while the
+// next is asked, and the first good answer wins.
 //
 // The reply may carry a failure (SERVFAIL, REFUSED) if no server did better. An
 // error means that nobody answered.
@@ -34,9 +35,9 @@ func (r *Resolver) query(ctx context.Context, q question) (*reply, error) {
 	c := &conversation{resolver: r, question: q, began: r.options.Now(), answered: map[*server]bool{}, results: make(chan result)}
 	defer c.running.Wait()
 	defer cancel()
-	for _, edns := range []bool{true, false} {
+	for _, first := range []bool{true, false} {
 		for _, s := range r.servers.current() {
-			c.plan = append(c.plan, try{s, edns})
+			c.plan = append(c.plan, try{s, first && s.edns(c.began)})
 		}
 	}
 	return c.run(ctx)
@@ -119,6 +120,9 @@ func (c *conversation) take(got result) bool {
 		return false
 	}
 	c.answered[got.try.server] = true
+	if got.try.server.edns(c.began) {
+		got.try.server.learn(got.reply.plain, c.resolver.options.Now())
+	}
 	switch got.reply.msg.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
 		return true

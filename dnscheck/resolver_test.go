@@ -165,6 +165,37 @@ func TestNoEDNSIsTold(t *testing.T) {
 	})
 }
 
+// A server that doesn't know EDNS costs time or a question twice, not always.
+func TestNoEDNSIsRemembered(t *testing.T) {
+	for verb, cost := range map[dnstest.Verb]time.Duration{dnstest.NoEDNS: 0, dnstest.Lossy: 2 * time.Second} {
+		t.Run(string(verb), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := zone(t, "*.example. TXT x", dnstest.Fault{Name: "*", Do: verb})
+				r := inMemory(t, ResolverOptions{}, s)
+				ask := func(name string) (int, time.Duration) {
+					before, began := s.Queries(), time.Now()
+					if got, err := r.TXT(t.Context(), name); err != nil || !got.NoEDNS {
+						t.Errorf("%s: NoEDNS %v, %v", name, got.NoEDNS, err)
+					}
+					return s.Queries() - before, time.Since(began)
+				}
+				for _, name := range []string{"a.example", "b.example"} {
+					if n, took := ask(name); n != 2 || took != cost {
+						t.Errorf("%s: %d queries in %v", name, n, took)
+					}
+				}
+				if n, took := ask("c.example"); n != 1 || took != 0 {
+					t.Errorf("remembered: %d queries in %v", n, took)
+				}
+				time.Sleep(plainFor)
+				if n, _ := ask("d.example"); n != 2 {
+					t.Errorf("not tried again: %d queries", n)
+				}
+			})
+		})
+	}
+}
+
 func TestSecondServer(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -25,6 +25,10 @@ const (
 	maxServers = 3
 	// sulk is how long a server that stayed silent is asked after the others.
 	sulk = 30 * time.Second
+	// plainAfter answers without EDNS in a row, where it was tried, a server is asked
+	// without it at once, for plainFor. One may be a lost datagram.
+	plainAfter = 2
+	plainFor   = 5 * time.Minute
 )
 
 // server is one recursive resolver and what we know of its health.
@@ -35,6 +39,21 @@ type server struct {
 	heard   atomic.Int64 // unix nanoseconds of its last answer of any kind
 	silent  atomic.Int64 // unix nanoseconds of its last unanswered datagram
 	probing atomic.Bool  // a sign of life is being asked for
+	refused atomic.Int32 // answers in a row that came only without EDNS
+	plain   atomic.Int64 // unix nanoseconds until which EDNS is not tried
+}
+
+// edns reports whether to try EDNS with the server.
+func (s *server) edns(now time.Time) bool { return now.UnixNano() >= s.plain.Load() }
+
+// learn notes whether an answer came with EDNS, where that was tried.
+func (s *server) learn(plain bool, now time.Time) {
+	if !plain {
+		s.refused.Store(0)
+	} else if s.refused.Add(1) >= plainAfter {
+		s.refused.Store(0)
+		s.plain.Store(now.Add(plainFor).UnixNano())
+	}
 }
 
 // alive reports whether the server has answered anything since then.
