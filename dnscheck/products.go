@@ -133,7 +133,7 @@ func detect(s *survey, found *sights) detection {
 	seen := map[string]string{}
 	for i := range m.hosts {
 		h := &m.hosts[i]
-		p := byHost(all, h, func(p *product) []string { return p.MX })
+		p := byHost(all, h)
 		if p == nil || m.implicit {
 			continue
 		}
@@ -160,15 +160,16 @@ func detect(s *survey, found *sights) detection {
 
 // byHost finds the product that a host, or the host that it is an alias of,
 // belongs to: the one with the longest matching name.
-func byHost(all []*product, h *Host, names func(*product) []string) *product {
+func byHost(all []*product, h *Host) *product {
 	for _, host := range append([]string{h.Name}, h.Aliases...) {
-		if p := longest(all, host, names); p != nil {
+		if p := longest(all, host, func(p *product) []string { return p.MX }); p != nil {
 			return p
 		}
 	}
 	return nil
 }
 
+// longest finds the product that has the longest of its names above host.
 func longest(all []*product, host string, names func(*product) []string) *product {
 	var best *product
 	length := 0
