@@ -9,13 +9,14 @@ type Explained struct {
 	Reports []ExplainedReport `json:"reports"`
 }
 
-// ExplainedReport is what is to be told of one recipient.
+// ExplainedReport is what is to be told of one recipient. The fields of the contract are
+// always there, so that scripts need not ask for them.
 type ExplainedReport struct {
-	Recipient  string     `json:"recipient,omitempty"`
-	Action     Action     `json:"action,omitempty"` // "" for a reply
-	Status     string     `json:"status,omitempty"` // "5.1.1"
-	Code       int        `json:"code,omitempty"`   // 550
-	Cause      mail.Cause `json:"cause"`            // "" where nothing failed
+	Recipient  string     `json:"recipient"`
+	Action     Action     `json:"action"` // of a reply: failed for 5xx, delayed for 4xx
+	Status     string     `json:"status"` // "5.1.1"
+	Code       int        `json:"code"`   // 550
+	Cause      mail.Cause `json:"cause"`  // "" where nothing failed
 	Hard       bool       `json:"hard"`
 	Suppress   bool       `json:"suppress"`
 	Retry      bool       `json:"retry"`
@@ -24,7 +25,7 @@ type ExplainedReport struct {
 	Plain      string     `json:"plain"`
 	NextStep   string     `json:"next_step"`
 	Reply      string     `json:"reply"` // text to paste to the customer
-	Provider   string     `json:"provider,omitempty"`
+	Provider   string     `json:"provider"`
 	Said       string     `json:"said,omitempty"` // the server's words
 	Rule       string     `json:"rule,omitempty"` // the name of the rule that decided
 }
@@ -33,6 +34,12 @@ type ExplainedReport struct {
 func ExplainReply(text, lang string) Explained {
 	reply, _ := ParseReply(text)
 	r := Report{Status: reply.Enhanced, Reply: reply, Verdict: Classify(Said{Reply: reply})}
+	switch reply.Code / 100 {
+	case 4:
+		r.Action = ActionDelayed
+	case 5:
+		r.Action = ActionFailed
+	}
 	return Explained{Kind: "reply", Reports: []ExplainedReport{explainReport(r, lang)}}
 }
 

@@ -56,7 +56,7 @@ func TestExplainedDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"kind":"reply","reports":[{"status":"5.1.1","code":550,"cause":"bad_mailbox","hard":true,"suppress":true,"retry":false,"who_acts":"person","plain":"The mail server says that the address does not exist.","next_step":`
+	want := `{"kind":"reply","reports":[{"recipient":"","action":"failed","status":"5.1.1","code":550,"cause":"bad_mailbox","hard":true,"suppress":true,"retry":false,"who_acts":"person","plain":"The mail server says that the address does not exist.","next_step":`
 	if !strings.HasPrefix(string(reply), want) {
 		t.Errorf("got  %s\nwant %s", reply, want)
 	}
