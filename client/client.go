@@ -98,7 +98,7 @@ func OverNATS(request Requester, source string, opts ...Option) (*Client, error)
 	if request == nil || source == "" {
 		return nil, errors.New("deliverd: OverNATS needs a way to make requests, and the name of the source")
 	}
-	return with(&Client{request: request, source: subjectToken(source)}, opts)
+	return with(&Client{request: request, source: mail.SubjectToken(source)}, opts)
 }
 
 func with(c *Client, opts []Option) (*Client, error) {
@@ -125,21 +125,6 @@ func transport() *http.Transport {
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-// subjectToken writes a name as one token of a NATS subject: letters, digits, "-"
-// and "_" as they are, other bytes as "=" and two hexadecimal digits.
-func subjectToken(name string) string {
-	var b strings.Builder
-	for _, c := range []byte(name) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, "=%02X", c)
-		}
-	}
-	return b.String()
 }
 
 // Option changes how a client works.

@@ -56,28 +56,28 @@ type API struct {
 // Routes are the doors of the API.
 func (a *API) Routes() []Route {
 	routes := []Route{
-		{"GET", "/v1/messages", ScopeRead, a.answer(a.listMessages)},
-		{"GET", "/v1/messages/{message}", ScopeRead, a.answer(a.getMessage)},
-		{"GET", "/v1/messages/{message}/events", ScopeRead, a.answer(a.getEvents)},
-		{"POST", "/v1/messages/{message}/cancel", ScopeAct, a.answer(a.cancel)},
-		{"GET", "/v1/people", ScopeRead, a.answer(a.findPeople)},
-		{"GET", "/v1/people/{person}", ScopeRead, a.answer(a.getPerson)},
-		{"GET", "/v1/people/{person}/reply", ScopeRead, a.answer(a.getReply)},
-		{"GET", "/v1/events", ScopeRead, a.answer(a.streamEvents)},
-		{"GET", "/v1/queue", ScopeRead, a.answer(a.getQueue)},
-		{"POST", "/v1/queue/pause", ScopeAct, a.answer(a.pause)},
-		{"POST", "/v1/queue/resume", ScopeAct, a.answer(a.resume)},
-		{"POST", "/v1/queue/retry", ScopeAct, a.answer(a.retryNow)},
-		{"GET", "/v1/suppressions", ScopeRead, a.answer(a.listSuppressions)},
-		{"POST", "/v1/suppressions", ScopeAct, a.answer(a.suppress)},
-		{"DELETE", "/v1/suppressions", ScopeAct, a.answer(a.lift)},
-		{"GET", "/openapi.json", "", http.HandlerFunc(serveOpenAPI)},
+		{"GET", "/v1/messages", ScopeRead, "", a.answer(a.listMessages)},
+		{"GET", "/v1/messages/{message}", ScopeRead, "", a.answer(a.getMessage)},
+		{"GET", "/v1/messages/{message}/events", ScopeRead, "", a.answer(a.getEvents)},
+		{"POST", "/v1/messages/{message}/cancel", ScopeAct, "", a.answer(a.cancel)},
+		{"GET", "/v1/people", ScopeRead, "", a.answer(a.findPeople)},
+		{"GET", "/v1/people/{person}", ScopeRead, "", a.answer(a.getPerson)},
+		{"GET", "/v1/people/{person}/reply", ScopeRead, "", a.answer(a.getReply)},
+		{"GET", "/v1/events", ScopeRead, "", a.answer(a.streamEvents)},
+		{"GET", "/v1/queue", ScopeRead, "", a.answer(a.getQueue)},
+		{"POST", "/v1/queue/pause", ScopeAct, "", a.answer(a.pause)},
+		{"POST", "/v1/queue/resume", ScopeAct, "", a.answer(a.resume)},
+		{"POST", "/v1/queue/retry", ScopeAct, "", a.answer(a.retryNow)},
+		{"GET", "/v1/suppressions", ScopeRead, "", a.answer(a.listSuppressions)},
+		{"POST", "/v1/suppressions", ScopeAct, "", a.answer(a.suppress)},
+		{"DELETE", "/v1/suppressions", ScopeAct, "", a.answer(a.lift)},
+		{"GET", "/openapi.json", "", "", http.HandlerFunc(serveOpenAPI)},
 	}
 	if a.Tokens != nil {
 		routes = append(routes,
-			Route{"GET", "/v1/tokens", ScopeAdmin, a.answer(a.listTokens)},
-			Route{"POST", "/v1/tokens", ScopeAdmin, a.answer(a.newToken)},
-			Route{"DELETE", "/v1/tokens/{token}", ScopeAdmin, a.answer(a.revokeToken)})
+			Route{"GET", "/v1/tokens", ScopeAdmin, "", a.answer(a.listTokens)},
+			Route{"POST", "/v1/tokens", ScopeAdmin, "", a.answer(a.newToken)},
+			Route{"DELETE", "/v1/tokens/{token}", ScopeAdmin, "", a.answer(a.revokeToken)})
 	}
 	return routes
 }

@@ -48,17 +48,17 @@ func NewPages(api *API, caught Caught, hints ...string) (*Pages, error) {
 // links, as its recipient would see it.
 func (p *Pages) Routes() []Route {
 	routes := []Route{
-		{"GET", "/{$}", ScopeRead, p.page(p.start)},
-		{"GET", "/search", ScopeRead, p.page(p.search)},
-		{"GET", "/messages/{message}", ScopeRead, p.page(p.message)},
-		{"GET", "/style.css", "", http.HandlerFunc(serveStyle)},
+		{"GET", "/{$}", ScopeRead, "", p.page(p.start)},
+		{"GET", "/search", ScopeRead, "", p.page(p.search)},
+		{"GET", "/messages/{message}", ScopeRead, "", p.page(p.message)},
+		{"GET", "/style.css", "", "", http.HandlerFunc(serveStyle)},
 	}
 	if p.caught != nil {
 		routes = append(routes,
-			Route{"GET", "/caught", ScopeAdmin, p.page(p.caughtList)},
-			Route{"GET", "/caught/{mail}", ScopeAdmin, p.page(p.caughtMail)},
-			Route{"GET", "/caught/{mail}/html", ScopeAdmin, p.page(p.caughtHTML)},
-			Route{"GET", "/caught/{mail}/raw", ScopeAdmin, p.page(p.caughtRaw)})
+			Route{"GET", "/caught", ScopeAdmin, "", p.page(p.caughtList)},
+			Route{"GET", "/caught/{mail}", ScopeAdmin, "", p.page(p.caughtMail)},
+			Route{"GET", "/caught/{mail}/html", ScopeAdmin, "", p.page(p.caughtHTML)},
+			Route{"GET", "/caught/{mail}/raw", ScopeAdmin, "", p.page(p.caughtRaw)})
 	}
 	return routes
 }

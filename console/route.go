@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ type Route struct {
 	Method  string
 	Pattern string // an http.ServeMux pattern's path: "/v1/messages/{message}"
 	Scope   Scope  // what the caller must be allowed; "" for everyone, unasked
+	Body    string // the media type of its body; "" is application/json
 	Handler http.Handler
 }
 
@@ -59,7 +61,7 @@ func guard(auth *Authenticator, log *slog.Logger, route Route) http.Handler {
 			err = notAllowed("This token lacks the scope “" + string(route.Scope) + "”. Make one that has it with “deliverd token new”.")
 		}
 		if err == nil {
-			err = onlyJSON(r)
+			err = onlyType(r, cmp.Or(route.Body, "application/json"))
 		}
 		if err != nil {
 			writeProblem(w, asProblem(r.Context(), log, err))
@@ -69,17 +71,17 @@ func guard(auth *Authenticator, log *slog.Logger, route Route) http.Handler {
 	})
 }
 
-// onlyJSON refuses a body that says it is something else than JSON: a form of
-// another site's page can't say it is.
-func onlyJSON(r *http.Request) error {
+// onlyType refuses a body that says it is something else than what is wanted, which
+// is nothing that a form of another site's page could say.
+func onlyType(r *http.Request, want string) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || t != "application/json" {
+	if err != nil || t != want {
 		return &mail.Problem{
-			Type: mail.ProblemInvalid, Title: "The body is not JSON", Status: http.StatusUnsupportedMediaType,
-			Detail: "Send JSON, and say so: “Content-Type: application/json”.",
+			Type: mail.ProblemInvalid, Title: "The body has the wrong type", Status: http.StatusUnsupportedMediaType,
+			Detail: "Send “Content-Type: " + want + "”, and what it says.",
 		}
 	}
 	return nil

@@ -234,7 +234,7 @@ type Pause struct {
 
 const pauseMap = "queue.pause"
 
-func (sel selector) key() string { return sel.what + "." + subjectToken(sel.value) }
+func (sel selector) key() string { return sel.what + "." + mail.SubjectToken(sel.value) }
 
 // Pause holds back what a selector picks, on every node and over restarts, until
 // Resume. Messages that are paused still expire. An attempt under way ends.

@@ -141,7 +141,9 @@ func (q *Queue) shardOf(m *mail.Message) *shard {
 	return q.shards[shardOf(m.To.Domain(), last)]
 }
 
-func keyOf(m *mail.Message) string { return hashKey(m.Source, m.IdempotencyKey) }
+// keyOf is where an idempotency key is kept. A tenant's keys are its own: another's
+// same key must neither conflict with it nor tell of it.
+func keyOf(m *mail.Message) string { return hashKey(m.Tenant, m.Source, m.IdempotencyKey) }
 
 // known looks an idempotency key up.
 func (q *Queue) known(ctx context.Context, m *mail.Message) (*keyEntry, error) {

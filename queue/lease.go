@@ -10,6 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/deliverd/deliverd/mail"
 )
 
 // shard is one part of the waiting messages. One node at a time owns it, by a lease:
@@ -110,7 +112,7 @@ func (q *Queue) keepLeases() {
 // fairShare says that this node is alive and returns how many shards are its part.
 func (q *Queue) fairShare() int {
 	h := nats.Header{headerTTL: {ttl(q.o.Lease)}}
-	if _, err := q.store.putWith(q.ctx, bucketLeases, "node."+subjectToken(q.o.Node), nil, casNone, h); err != nil {
+	if _, err := q.store.putWith(q.ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), nil, casNone, h); err != nil {
 		return len(q.shards)
 	}
 	st, err := q.store.js.Stream(q.ctx, kvStream(bucketLeases))
@@ -238,7 +240,7 @@ func (q *Queue) giveUp() error {
 		}
 	}
 	if !q.o.Alone {
-		_ = q.store.remove(ctx, bucketLeases, "node."+subjectToken(q.o.Node), casNone) // else it lapses
+		_ = q.store.remove(ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), casNone) // else it lapses
 	}
 	return errors.Join(errs...)
 }

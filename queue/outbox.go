@@ -129,7 +129,7 @@ func eventWrite(e mail.Event) *write {
 }
 
 func eventSubject(e mail.Event) string {
-	return "deliverd.v1.event." + subjectToken(e.Tenant) + "." + subjectToken(string(e.State))
+	return "deliverd.v1.event." + mail.SubjectToken(e.Tenant) + "." + mail.SubjectToken(string(e.State))
 }
 
 // backoff is the wait before try number tries+1 of something of our own: 100 ms,

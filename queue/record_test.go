@@ -49,23 +49,6 @@ func FuzzIndex(f *testing.F) {
 	})
 }
 
-func FuzzSubjectToken(f *testing.F) {
-	for _, s := range []string{"", "04711", "Nordlys Oy", "a.b", "*", ">", "=", "ä\x00"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		tok := subjectToken(s)
-		for i := range len(tok) {
-			if !tokenByte(tok[i]) && tok[i] != '=' {
-				t.Errorf("%q became %q", s, tok)
-			}
-		}
-		if tok == "" || unescapeKey(tok) != s {
-			t.Errorf("%q became %q and then %q", s, tok, unescapeKey(tok))
-		}
-	})
-}
-
 func TestRecordHoldsNoSecretInClear(t *testing.T) {
 	t.Parallel()
 	m := mail.Message{ID: mail.NewID(epoch), Data: map[string]any{"code": "917342", "n": json.Number("123456789012345678901")}}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/deliverd/deliverd/mail"
 )
 
 // Shared is a small durable map that all nodes share: tokens, pauses, marks. A value
@@ -22,7 +24,7 @@ var ErrExists = errors.New("the key has a value already")
 // Shared returns the map of a name: letters, digits, "-", "_" and dots.
 func (q *Queue) Shared(ctx context.Context, name string) (*Shared, error) {
 	for part := range strings.SplitSeq(name, ".") {
-		if part == "" || subjectToken(part) != part {
+		if part == "" || mail.SubjectToken(part) != part {
 			return nil, fmt.Errorf("queue: %q is not a name for a shared map", name)
 		}
 	}
@@ -33,7 +35,7 @@ func (q *Queue) Shared(ctx context.Context, name string) (*Shared, error) {
 func sharedKey(key string) string {
 	parts := strings.Split(key, ".")
 	for i, p := range parts {
-		parts[i] = subjectToken(p)
+		parts[i] = mail.SubjectToken(p)
 	}
 	return strings.Join(parts, ".")
 }
@@ -81,20 +83,11 @@ func (s *Shared) All(ctx context.Context) (map[string][]byte, error) {
 
 // unescapeKey is the inverse of sharedKey.
 func unescapeKey(key string) string {
-	var b strings.Builder
-	for i := 0; i < len(key); i++ {
-		if key[i] != '=' {
-			b.WriteByte(key[i])
-			continue
-		}
-		var c byte
-		if _, err := fmt.Sscanf(key[i:], "=%02X", &c); err != nil {
-			continue // "=" alone is the empty string
-		}
-		b.WriteByte(c)
-		i += 2
+	parts := strings.Split(key, ".")
+	for i, p := range parts {
+		parts[i] = mail.FromSubjectToken(p)
 	}
-	return b.String()
+	return strings.Join(parts, ".")
 }
 
 // walk calls f for every key that a filter matches and that holds a value.

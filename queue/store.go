@@ -403,33 +403,5 @@ func shardOf(domain string, shards int) int {
 	return int(h % uint32(shards))
 }
 
-// subjectToken encodes any string as one subject token: letters, digits, "-" and "_"
-// as they are, other bytes as "=" and two hex digits, the empty string as "=".
-func subjectToken(s string) string {
-	if s == "" {
-		return "="
-	}
-	plain := true
-	for i := range len(s) {
-		plain = plain && tokenByte(s[i])
-	}
-	if plain {
-		return s
-	}
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; tokenByte(c) {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "=%02X", c)
-		}
-	}
-	return b.String()
-}
-
-func tokenByte(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
-}
-
 func idKey(id mail.ID) string     { return string(id) }
 func signedKey(id mail.ID) string { return string(id) + ".signed" }

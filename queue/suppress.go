@@ -24,7 +24,7 @@ type suppressionIndex struct {
 }
 
 func suppressionKey(tenant string, a mail.Address) string {
-	return subjectToken(tenant) + "." + hashKey(a.Key())
+	return mail.SubjectToken(tenant) + "." + hashKey(a.Key())
 }
 
 func (x *suppressionIndex) has(tenant string, a mail.Address) bool {
@@ -93,6 +93,17 @@ func (q *Queue) Lift(ctx context.Context, tenant string, a mail.Address, by, rea
 	return nil
 }
 
+// Unsuppress ends a suppression without a fact of its own: whoever follows the event
+// log carries out a lift that it tells of. Ending none is no error.
+func (q *Queue) Unsuppress(ctx context.Context, tenant string, a mail.Address) error {
+	key := suppressionKey(tenant, a)
+	if err := q.store.remove(ctx, bucketSuppressed, key, casNone); err != nil {
+		return fmt.Errorf("unsuppress: %w", err)
+	}
+	q.suppressions.drop(key)
+	return nil
+}
+
 func (q *Queue) readSuppression(ctx context.Context, key string) (*mail.Suppression, error) {
 	e, err := q.store.get(ctx, bucketSuppressed, key)
 	if err != nil {
@@ -121,7 +132,7 @@ func (q *Queue) Suppressed(ctx context.Context, tenant string, a mail.Address) (
 func (q *Queue) Suppressions(ctx context.Context, tenant string) ([]mail.Suppression, error) {
 	filter := ">"
 	if tenant != "*" {
-		filter = subjectToken(tenant) + ".*"
+		filter = mail.SubjectToken(tenant) + ".*"
 	}
 	now := time.Now()
 	var list []mail.Suppression
