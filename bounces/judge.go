@@ -27,6 +27,9 @@ func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 		if whole && (strength < strengthText || v.Cause == mail.CauseRemoteError || v.Cause == mail.CausePolicy) {
 			return false // words of the mail system's own, not of the server that refused
 		}
+		if said.Reply.Code == 0 && strength == strengthLeast {
+			return false // "failure", "error": every bounce says that
+		}
 		if r.Reply == (mail.Reply{}) || strength > best && (said.Reply.Code != 0 || r.Reply.Code == 0) {
 			r.Reply = said.Reply
 		}

@@ -197,6 +197,9 @@ func (m *reading) reports(kind Kind) []Report {
 		failures = m.matchFailures(addresses, failures)
 	}
 	if len(failures) == 0 {
+		if m.dsn = m.attachedStatus(); m.dsn.recipients != nil {
+			return m.statusReports(kind)
+		}
 		failures = []failure{{address: m.originalRecipient(), text: m.form.intro}}
 	}
 	reports := make([]Report, 0, len(failures))
@@ -206,6 +209,20 @@ func (m *reading) reports(kind Kind) []Report {
 		reports = append(reports, r)
 	}
 	return reports
+}
+
+// attachedStatus reads the notification that a gateway attached to one of its own.
+func (m *reading) attachedStatus() deliveryStatus {
+	if m.attached == nil || !hasPrefixFold(m.original.get("content-type"), "multipart/report") {
+		return deliveryStatus{}
+	}
+	inner := parseMIME(m.attached.body)
+	for i := range inner.parts {
+		if p := &inner.parts[i]; p.is("message/delivery-status") {
+			return parseDeliveryStatus(decodeTransfer(p.body, p.header.get("content-transfer-encoding")))
+		}
+	}
+	return deliveryStatus{}
 }
 
 // statusReports makes the reports of a delivery status notification, nil if it names
