@@ -6,63 +6,38 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/deliverd/deliverd/bounces"
-	"github.com/deliverd/deliverd/mail"
 )
-
-// explained is what `explain` says of a refusal, in JSON.
-type explained struct {
-	Kind    string            `json:"kind"`
-	Reports []explainedReport `json:"reports"`
-}
-
-type explainedReport struct {
-	Recipient string     `json:"recipient"`
-	Action    string     `json:"action"`
-	Status    string     `json:"status"`
-	Code      int        `json:"code"`
-	Cause     mail.Cause `json:"cause"`
-	Hard      bool       `json:"hard"`
-	Suppress  bool       `json:"suppress"`
-	Retry     bool       `json:"retry"`
-	WhoActs   mail.Actor `json:"who_acts"`
-	Plain     string     `json:"plain"`
-	NextStep  string     `json:"next_step"`
-	Provider  string     `json:"provider"`
-	// RetryAfter is the wait that the text asked for, in seconds.
-	RetryAfter int `json:"retry_after,omitempty"`
-}
 
 func explainCommand(ui *ui) *cobra.Command {
 	var lines bool
 	var lang string
 	cmd := &cobra.Command{
-		Use:   `explain "550 5.1.1 ..."`,
-		Short: "Say what an SMTP reply means, who acts, and what to do",
+		Use:   `explain "550 5.1.1 ..." | FILE.eml... | -`,
+		Short: "Say what an SMTP reply or a bounce means, who acts, and what to do",
+		Long: `Say what an SMTP reply means, or a mail that came back: the cause, whether it is
+final, who acts, the next step, and a text to paste to the customer.
+
+The argument is a reply in quotes, one or more files with a mail each, or - for a
+mail on standard input. With --lines, standard input has one reply a line.`,
 		Example: `  deliverd explain "550 5.1.1 <kari@nordlys.example>: Recipient address rejected: User unknown"
-  deliverd explain --lines < replies.txt`,
-		Args: cobra.MaximumNArgs(1),
+  deliverd explain bounce.eml
+  deliverd explain --lines --json < replies.txt`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
 			case lines && len(args) == 0:
 				return ui.explainLines(lang)
-			case lines || len(args) != 1:
-				return usage("explain takes one reply in quotes, or --lines", `for example: deliverd explain "451 4.7.1 Greylisted, try again in 300 seconds"`)
+			case lines || len(args) == 0:
+				return usage("explain takes a reply in quotes, files, -, or --lines", `for example: deliverd explain "451 4.7.1 Greylisted, try again in 300 seconds"`)
+			case len(args) == 1 && args[0] != "-" && !isFile(args[0]):
+				return ui.explainReply(args[0], lang)
 			}
-			reply, ok := bounces.ParseReply(args[0])
-			if !ok {
-				return usage("this is no SMTP reply: it begins with no code", `for example: deliverd explain "550 5.1.1 User unknown"`)
-			}
-			e := explainReply(reply, lang)
-			if ui.json {
-				return ui.printJSON(e)
-			}
-			ui.printExplained(e.Reports[0])
-			return nil
+			return ui.explainMails(args, lang)
 		},
 	}
 	cmd.Flags().BoolVar(&lines, "lines", false, "read one reply a line from standard input")
@@ -70,41 +45,96 @@ func explainCommand(ui *ui) *cobra.Command {
 	return cmd
 }
 
-// explainReply is total: what has no code is an unknown cause.
-func explainReply(r mail.Reply, lang string) explained {
-	v := bounces.Classify(bounces.Said{Reply: r})
-	x := bounces.Explain(v.Cause, lang)
-	status := r.Enhanced.String()
-	if status == "" && r.Code != 0 {
-		status = fmt.Sprintf("%d.0.0", r.Code/100)
-	}
-	action := "failed"
-	if r.Code/100 == 4 {
-		action = "delayed"
-	}
-	return explained{Kind: "reply", Reports: []explainedReport{{
-		Action: action, Status: status, Code: r.Code, Cause: v.Cause, Hard: v.Hard, Suppress: v.Suppress, Retry: v.Retry,
-		WhoActs: x.Who, Plain: x.Plain, NextStep: x.NextStep, Provider: v.Provider, RetryAfter: int(v.RetryAfter.Seconds()),
-	}}}
+func isFile(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
-func (u *ui) printExplained(r explainedReport) {
+func (u *ui) explainReply(text, lang string) error {
+	if _, ok := bounces.ParseReply(text); !ok {
+		return usage("this is neither a file nor an SMTP reply, which begins with its code", `for example: deliverd explain "550 5.1.1 User unknown"`)
+	}
+	e := bounces.ExplainReply(text, lang)
+	if u.json {
+		return u.printJSON(e)
+	}
+	u.printExplained(e.Reports[0])
+	return nil
+}
+
+// maxMailFile bounds a mail that is read; what is longer is explained by its
+// beginning, where a bounce says what it has to say.
+const maxMailFile = 4 << 20
+
+func (u *ui) explainMails(names []string, lang string) error {
+	for i, name := range names {
+		raw, err := u.readMail(name)
+		if err != nil {
+			return failed(err.Error(), "name files with one mail each, or - for standard input")
+		}
+		e := bounces.ExplainMail(raw, lang)
+		if u.json {
+			if err := json.NewEncoder(u.out).Encode(e); err != nil {
+				return err
+			}
+			continue
+		}
+		if i > 0 {
+			fmt.Fprintln(u.out)
+		}
+		if len(names) > 1 {
+			fmt.Fprintf(u.out, "%s\n", u.dim(name))
+		}
+		if len(e.Reports) == 0 {
+			fmt.Fprintf(u.out, "%s: this mail says nothing about a delivery\n", e.Kind)
+		}
+		for _, r := range e.Reports {
+			fmt.Fprintf(u.out, "%s, %s %s\n", e.Kind, r.Action, r.Recipient)
+			u.printExplained(r)
+		}
+	}
+	return nil
+}
+
+func (u *ui) readMail(name string) ([]byte, error) {
+	in := u.in
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	return io.ReadAll(io.LimitReader(in, maxMailFile))
+}
+
+func (u *ui) printExplained(r bounces.ExplainedReport) {
 	fmt.Fprintln(u.out, u.bold(r.Plain))
-	fmt.Fprintf(u.out, "\nNext:      %s\nWho acts:  %s\nCause:     %s\n", r.NextStep, r.WhoActs, r.Cause)
-	decision := "final: trying again is of no use"
+	fmt.Fprintln(u.out)
+	row := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(u.out, "%-10s %s\n", name, value)
+		}
+	}
+	row("Next:", r.NextStep)
+	row("Who acts:", string(r.WhoActs))
+	row("Cause:", string(r.Cause))
+	decision := ""
 	switch {
 	case r.RetryAfter > 0:
 		decision = fmt.Sprintf("temporary: the server asks to wait %d seconds", r.RetryAfter)
 	case r.Retry:
 		decision = "temporary: deliverd tries again"
+	case r.Cause != "":
+		decision = "final: trying again is of no use"
 	}
 	if r.Suppress {
-		decision += "; the address is suppressed for this tenant"
+		decision += "; the address gets no mail of this tenant for a day"
 	}
-	fmt.Fprintf(u.out, "Decision:  %s\n", decision)
-	if r.Provider != "" {
-		fmt.Fprintf(u.out, "Provider:  %s\n", r.Provider)
-	}
+	row("Decision:", decision)
+	row("Provider:", r.Provider)
+	row("Said:", r.Said)
 }
 
 // maxReplyLine bounds a line of --lines; a longer one is explained by its beginning.
@@ -113,7 +143,6 @@ const maxReplyLine = 64 << 10
 func (u *ui) explainLines(lang string) error {
 	in := bufio.NewReaderSize(u.in, maxReplyLine)
 	out := bufio.NewWriter(u.out)
-	defer out.Flush()
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	for {
@@ -128,8 +157,7 @@ func (u *ui) explainLines(lang string) error {
 		for tooLong && err == nil {
 			_, tooLong, err = in.ReadLine()
 		}
-		r, _ := bounces.ParseReply(text)
-		e := explainReply(r, lang)
+		e := bounces.ExplainReply(text, lang)
 		if u.json {
 			if err := enc.Encode(e); err != nil {
 				return err

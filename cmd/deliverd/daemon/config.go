@@ -23,6 +23,7 @@ type Config struct {
 	Send      SendConfig            `toml:"send"`
 	DKIM      []DKIMConfig          `toml:"dkim"`
 	DNS       DNSConfig             `toml:"dns"`
+	Bounces   BouncesConfig         `toml:"bounces"`
 	Keys      KeysConfig            `toml:"keys"`
 	Templates TemplatesConfig       `toml:"templates"`
 	Kinds     map[string]KindConfig `toml:"kinds"`
@@ -78,6 +79,12 @@ type DNSConfig struct {
 	Servers    []string `toml:"servers"`
 	Blocklists []string `toml:"blocklists"`
 	Validating bool     `toml:"validating"`
+}
+
+// BouncesConfig is about listen.bounces.
+type BouncesConfig struct {
+	Certificate string `toml:"certificate"` // PEM file, for STARTTLS; empty: in clear
+	Key         string `toml:"key"`         // PEM file
 }
 
 // KeysConfig names the key ring.
@@ -218,6 +225,12 @@ func (c *Config) Validate() error {
 		if err := checkHostPort(c.Send.Relay); err != nil {
 			complain("send.relay: %v; write it as \"smtp.example.com:587\"", err)
 		}
+	}
+	if c.Listen.Bounces != "" && c.Send.ReturnPathDomain == "" {
+		complain("listen.bounces needs send.return_path_domain: that is where bounces are addressed to")
+	}
+	if (c.Bounces.Certificate == "") != (c.Bounces.Key == "") {
+		complain("bounces.certificate and bounces.key go together: set both or none")
 	}
 	if (c.Send.RelayUser == "") != (c.Send.RelayPassword == "") {
 		complain("send.relay_user and send.relay_password go together: set both or none")

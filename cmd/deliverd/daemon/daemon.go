@@ -85,6 +85,7 @@ func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error)
 		{"settings", d.openSettings},
 		{"intake", d.openIntake},
 		{"doors", d.openDoors},
+		{"bounce listener", d.openBounces},
 	} {
 		if err := step.open(ctx); err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)

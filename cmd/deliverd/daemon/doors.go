@@ -63,14 +63,16 @@ func (h health) readiness(w http.ResponseWriter, r *http.Request) {
 }
 
 func writeHealth(w http.ResponseWriter, status int, state, reason string) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	// The error is the client's, who went away.
-	_ = json.NewEncoder(w).Encode(struct {
+	writeJSON(w, status, struct {
 		Status string `json:"status"`
 		Reason string `json:"reason,omitempty"`
 	}{state, reason})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the error is the client's, who went away
 }
 
 // keyFile reads a key of 32 random bytes, which it makes when it is missing.

@@ -24,6 +24,7 @@ type metrics struct {
 	attemptTime  *prometheus.HistogramVec
 	requests     *prometheus.CounterVec
 	unaccounted  *prometheus.GaugeVec
+	returned     *prometheus.CounterVec
 }
 
 // waits are the buckets for how long a person waits: from at once to the days that
@@ -50,7 +51,9 @@ func newMetrics() *metrics {
 		Name: "deliverd_unaccounted_messages", Help: "Accepted messages past expiry and grace without an end, as the last audit found them: lost (in no store), overdue (still waiting). Alarm on anything but 0."}, []string{"how"})
 	m.unaccounted.WithLabelValues("lost").Set(0)
 	m.unaccounted.WithLabelValues("overdue").Set(0)
-	m.registry.MustRegister(m.events, m.unaccounted, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
+	m.returned = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "deliverd_returned_mails_total", Help: "Mails that came to the bounce listener, by what they were."}, []string{"kind"})
+	m.registry.MustRegister(m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/deliverd/deliverd/intake"
+	"github.com/deliverd/deliverd/mail"
 )
 
 // natsDoor is the NATS micro service: it carries bytes between subjects and the
@@ -82,7 +82,7 @@ func (d *natsDoor) handle(name string, h func(context.Context, string, micro.Req
 		ctx, cancel := context.WithTimeout(d.ctx, requestTime)
 		defer cancel()
 		subject := r.Subject()
-		source := sourceOf(subject[strings.LastIndexByte(subject, '.')+1:])
+		source := mail.FromSubjectToken(subject[strings.LastIndexByte(subject, '.')+1:])
 		answer := h(ctx, source, r)
 		status := "ok"
 		if strings.HasPrefix(string(answer[:min(len(answer), 20)]), `{"problem"`) {
@@ -100,13 +100,4 @@ func (d *natsDoor) stop() error {
 	err := d.service.Stop()
 	d.work.Wait()
 	return err
-}
-
-// sourceOf decodes a subject token: what is neither letter, digit, "-" nor "_" is
-// percent-encoded with "=" for "%".
-func sourceOf(token string) string {
-	if s, err := url.PathUnescape(strings.ReplaceAll(token, "=", "%")); err == nil {
-		return s
-	}
-	return token
 }

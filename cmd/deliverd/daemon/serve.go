@@ -135,6 +135,7 @@ func (d *Daemon) routes() ([]console.Route, error) {
 	for _, r := range d.intake.Routes() {
 		routes = append(routes, console.Route{Method: r.Method, Pattern: r.Pattern, Scope: console.Scope(r.Scope), Handler: r.Handler})
 	}
+	routes = append(routes, d.bounceRoutes()...)
 	h := health{ready: d.ready}
 	routes = append(routes,
 		console.Route{Method: "GET", Pattern: "/healthz", Handler: http.HandlerFunc(h.live)},

@@ -97,7 +97,7 @@ func changedSections(a, b *Config) (names []string) {
 func restartOnly(a, b *Config) (names []string) {
 	for _, name := range changedSections(a, b) {
 		switch name {
-		case "data", "listen", "nats", "keys", "log", "lab", "dns", "limits":
+		case "data", "listen", "bounces", "nats", "keys", "log", "lab", "dns", "limits":
 			names = append(names, name)
 		}
 	}

@@ -62,6 +62,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	d.metrics.registry.MustRegister(queueGauges{d.queue})
 	d.start("store watch", d.watchStore)
 	d.start("audit", d.auditLoop)
+	d.start("suppressions", d.suppressLoop)
 	return nil
 }
 

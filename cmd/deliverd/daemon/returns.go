@@ -1,0 +1,194 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/deliverd/deliverd/bounces"
+	"github.com/deliverd/deliverd/console"
+	"github.com/deliverd/deliverd/mail"
+)
+
+// openBounces listens for mail that comes back.
+func (d *Daemon) openBounces(ctx context.Context) error {
+	if d.config.Listen.Bounces == "" {
+		return nil
+	}
+	if d.returns == nil {
+		return errors.New("listen.bounces needs send.return_path_domain: that is where bounces are addressed to")
+	}
+	o := bounces.ReceiverOptions{
+		Hello: d.config.hello(), ReturnPath: d.returns, Log: d.log,
+		Record:  d.recordReturned,
+		Known:   d.known,
+		Forward: d.keepForPostmaster,
+		Seen:    func(what string) { d.metrics.returned.WithLabelValues(what).Inc() },
+	}
+	if c := d.config.Bounces; c.Certificate != "" {
+		cert, err := tls.LoadX509KeyPair(c.Certificate, c.Key)
+		if err != nil {
+			return fmt.Errorf("bounces.certificate: %w", err)
+		}
+		o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	}
+	receiver, err := bounces.NewReceiver(o)
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config.Listen.Bounces)
+	if err != nil {
+		return fmt.Errorf("%w; stop what uses it, or change listen.bounces", err)
+	}
+	d.start("bounce listener", func(ctx context.Context) {
+		if err := receiver.Serve(ctx, listener); err != nil {
+			d.log.Error("the bounce listener stopped; bounces wait at their senders until a restart", "error", err)
+		}
+	})
+	return nil
+}
+
+// known reports whether the log or the queue has a message.
+func (d *Daemon) known(ctx context.Context, id mail.ID) (bool, error) {
+	found, err := d.find(ctx, id, "")
+	return len(found) > 0, err
+}
+
+// recordReturned completes what came back with what we know of the message, which is
+// never taken from the mail, and makes it durable.
+func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
+	found, err := d.find(ctx, e.Message, "")
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return nil // gone from the log: nobody asks any more
+	}
+	whole := mail.NewEvent(&found[0], e.State, 0, e.At)
+	whole.ID, whole.By = e.ID, e.By
+	whole.Cause, whole.Suppress, whole.Evidence = e.Cause, e.Suppress, e.Evidence
+	if ev := whole.Evidence; ev != nil && ev.Reply != nil {
+		ev.Reply.Text = withoutLinks(ev.Reply.Text)
+	}
+	return d.queue.Record(ctx, whole)
+}
+
+// withoutLinks cuts the links in what a bounce says to their hosts, but for those of
+// mail providers, which explain. A server may quote the link that it objects to, and
+// when its bounce comes the message's secrets are destroyed: nothing can tell any more
+// whether this is one.
+func withoutLinks(text string) string {
+	words := strings.Split(text, " ")
+	for i, w := range words {
+		at := strings.Index(strings.ToLower(w), "http")
+		if at < 0 {
+			continue
+		}
+		u, err := url.Parse(strings.Trim(w[at:], `"'<>()[],;`))
+		switch {
+		case err != nil || u.Host == "":
+			words[i] = w[:at] + "[link]"
+		case bounces.Provider(u.Hostname()) == "":
+			words[i] = w[:at] + u.Scheme + "://" + u.Host + "/[…]"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// postmasterMost bounds the mails to postmaster and abuse that are kept unread.
+const postmasterMost = 1000
+
+var errPostmasterFull = errors.New("too much unread mail to postmaster; read it and move it away")
+
+// keepForPostmaster keeps mail to postmaster and abuse (RFC 2142) as files for
+// whoever runs this. We send nothing on: what comes here is mostly forged, and
+// passing it on would make us its sender.
+func (d *Daemon) keepForPostmaster(_ context.Context, from, to string, raw []byte) error {
+	dir := d.config.dataFile("postmaster")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	kept, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(kept) >= postmasterMost {
+		return errPostmasterFull
+	}
+	name := time.Now().UTC().Format("20060102T150405.000000000") + "-" + to + ".eml"
+	if err := writeFileSync(filepath.Join(dir, name), raw); err != nil {
+		return err
+	}
+	d.log.Info("mail to "+to+" was kept", "from", from, "file", filepath.Join("postmaster", name), "unread", len(kept)+1)
+	return nil
+}
+
+// maxReturned is the largest mail that POST /v1/bounces takes, as the listener does.
+const maxReturned = 1 << 20
+
+// bounceRoutes take mail that came back to a mailbox instead of the listener.
+func (d *Daemon) bounceRoutes() []console.Route {
+	return []console.Route{{
+		Method: "POST", Pattern: "/v1/bounces", Scope: console.ScopeAct, Body: "message/rfc822",
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			explained, problem := d.postBounce(w, r)
+			if problem != nil {
+				writeProblem(w, problem)
+				return
+			}
+			writeJSON(w, http.StatusOK, explained)
+		}),
+	}}
+}
+
+// postedBounce is the answer to POST /v1/bounces.
+type postedBounce struct {
+	bounces.Explained
+	// Message is the message that the mail is about, "" if no return path of ours
+	// stands in it: then nothing was recorded.
+	Message mail.ID `json:"message,omitempty"`
+	// Recorded says that the message's story has it now.
+	Recorded bool `json:"recorded"`
+}
+
+func (d *Daemon) postBounce(w http.ResponseWriter, r *http.Request) (*postedBounce, *mail.Problem) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReturned))
+	if err != nil {
+		return nil, &mail.Problem{Type: mail.ProblemTooLarge, Title: "The mail is too large", Status: http.StatusRequestEntityTooLarge,
+			Detail: "At most " + strconv.Itoa(maxReturned>>20) + " MiB."}
+	}
+	lang, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+	p := &postedBounce{Explained: bounces.ExplainMail(raw, lang)}
+	if d.returns == nil {
+		return p, nil
+	}
+	id, ok := d.returns.Find(raw)
+	if !ok {
+		return p, nil
+	}
+	e, counts := bounces.Parse(raw).Event(id, time.Now().UTC())
+	found, err := d.find(r.Context(), id, "")
+	if err == nil && len(found) > 0 && console.PrincipalFrom(r.Context()).Sees(found[0].Tenant) {
+		p.Message = id
+		if counts {
+			err = d.recordReturned(r.Context(), e)
+			p.Recorded = err == nil
+		}
+	}
+	if err != nil {
+		d.log.Warn("a mail that came back could not be recorded", "message", id, "error", err)
+		return nil, &mail.Problem{Type: mail.ProblemUnavailable, Title: "Could not be recorded", Status: http.StatusServiceUnavailable,
+			Detail: "Send it again in a moment.", RetryAfter: 5}
+	}
+	return p, nil
+}
