@@ -40,7 +40,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	}
 	d.cleanups.add("NATS connection", func(context.Context) error { d.nc.Close(); return nil })
 
-	seal, err := d.openKeyRing()
+	seal, ours, err := d.openKeyRing()
 	if err != nil {
 		return err
 	}
@@ -61,21 +61,44 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	d.cleanups.add("queue", func(context.Context) error { return d.queue.Close() })
 	d.metrics.registry.MustRegister(queueGauges{d.queue})
 	d.start("store watch", d.watchStore)
+	if ours {
+		d.start("key ring", func(ctx context.Context) { d.tendKeys(ctx, seal) })
+	}
 	d.start("audit", d.auditLoop)
 	d.start("suppressions", d.suppressLoop)
 	return nil
 }
 
-// openKeyRing reads the keys that seal secrets.
-func (d *Daemon) openKeyRing() (*queue.KeyRing, error) {
-	path := d.config.Keys.Seal.Path()
-	if path == "" {
-		path = d.config.dataFile("keys", "seal.ring")
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return nil, err
+// openKeyRing reads the keys that seal secrets, and says whether this process is the
+// only one that uses them.
+func (d *Daemon) openKeyRing() (ring *queue.KeyRing, ours bool, err error) {
+	if path := d.config.Keys.Seal.Path(); path != "" {
+		ring, err = queue.OpenKeyRing(path)
+		return ring, false, err
+	}
+	path := d.config.dataFile("keys", "seal.ring")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, false, err
+	}
+	ring, err = queue.OpenKeyRing(path)
+	return ring, true, err
+}
+
+const (
+	// tendEvery and ringEvery: a key of the ring seals for a day, and is destroyed once
+	// nothing that it sealed can still be sent. A copy of the store made before then
+	// can't be opened any more.
+	tendEvery = time.Hour
+	ringEvery = 24 * time.Hour
+)
+
+// tendKeys turns the ring over.
+func (d *Daemon) tendKeys(ctx context.Context, ring *queue.KeyRing) {
+	for sleep(ctx, tendEvery) {
+		if err := ring.Tend(time.Now(), ringEvery); err != nil {
+			d.log.Error("the key ring could not be turned over; old keys stay", "error", err)
 		}
 	}
-	return queue.OpenKeyRing(path)
 }
 
 // rootKey is what the keys are derived from that have to outlive rotations of the
