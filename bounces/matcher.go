@@ -15,9 +15,9 @@ import (
 // last seen.
 //
 // A pattern is one to four steps in their order. Between two steps may stand a short
-// word or two (" ~ "), some eight words (" .. ") or anything (" ... "). A step is a phrase in normalised
-// form, with alternatives in parentheses; it begins and ends at a space unless "*"
-// says otherwise:
+// word or two (" ~ "), some eight words (" .. ") or anything (" ... "). A step is a
+// phrase in normalised form, with alternatives in parentheses; it begins and ends at a
+// space unless "*" says otherwise:
 //
 //	user unknown
 //	(user|mailbox) (is |)full
@@ -36,7 +36,6 @@ type matcher struct {
 	ends    []int32   // index of the literal that ends in a state, -1 for none
 	literal []literal // sorted by their strings
 	pattern []pattern
-	multi   int // how many patterns have several steps
 }
 
 // literal is one string that patterns look for.
@@ -80,7 +79,7 @@ type builder struct {
 	words   map[string]string // the names that stand for a group of alternatives
 	uses    map[string][]use  // by literal
 	pattern []pattern
-	multi   int
+	multi   int // how many of them have several steps
 }
 
 func newBuilder() *builder {
@@ -256,7 +255,7 @@ func (b *builder) use(phrase string, pattern uint16, step uint8) error {
 
 // build makes the automaton (Aho and Corasick, 1975).
 func (b *builder) build() (*matcher, error) {
-	m := &matcher{pattern: b.pattern, multi: b.multi}
+	m := &matcher{pattern: b.pattern}
 	text := slices.Sorted(maps.Keys(b.uses))
 	for _, lit := range text {
 		m.literal = append(m.literal, literal{size: uint16(len(lit)), uses: b.uses[lit]})

@@ -29,8 +29,9 @@ type ReceiverOptions struct {
 	// Known reports whether a message is still known. Mail for one that is not is taken
 	// and dropped: its sender did nothing wrong. Nil: all are.
 	Known func(context.Context, mail.ID) (bool, error)
-	// Keep stores a mail that came back for later reading, before it is accepted. Nil:
-	// none is kept.
+	// Keep stores a mail that came back for later reading, before it is accepted. The
+	// mail has the original message in it with its secrets: it must be sealed like one.
+	// Nil: none is kept.
 	Keep func(ctx context.Context, id mail.ID, raw []byte) error
 	// Forward passes on mail to postmaster and abuse (RFC 5321 4.5.1, RFC 2142), and is
 	// durable when it returns nil. Nil: there is nobody to read it, and it is refused.

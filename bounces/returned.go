@@ -24,7 +24,9 @@ func (r Returned) Event(id mail.ID, now time.Time) (mail.Event, bool) {
 		Cause: report.Verdict.Cause, Suppress: report.Verdict.Suppress,
 		Evidence: &mail.Evidence{Provider: report.Verdict.Provider, Host: clip(report.Host, 255)},
 	}
-	if report.Reply != (mail.Reply{}) {
+	if report.Reply.Code != 0 {
+		// The words of an SMTP reply only: free text may quote the original message, and
+		// with it the code or link that nobody may read (law 5).
 		e.Evidence.Reply = &report.Reply
 	}
 	switch report.Action {

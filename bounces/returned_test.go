@@ -43,6 +43,11 @@ func TestReturnedEvent(t *testing.T) {
 			t.Errorf("%s: %+v", test.name, e)
 		}
 	}
+	free := failed
+	free.Reply = mail.Reply{Text: "see https://login.example/secret"}
+	if e, _ := (Returned{Reports: []Report{free}}).Event(id, testNow); e.Evidence.Reply != nil {
+		t.Errorf("an event keeps free text: %+v", e.Evidence.Reply)
+	}
 	e, _ := Returned{Reports: []Report{failed}}.Event(id, testNow)
 	if !e.Suppress || e.Evidence.Host != "mx.y.example" || e.Evidence.Provider != "gmail" || e.Evidence.Reply.String() != "550 no" {
 		t.Errorf("evidence of %+v: %+v", e, e.Evidence)
