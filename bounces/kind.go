@@ -158,32 +158,40 @@ func (m *reading) isBounce() bool {
 	if m.failed != nil {
 		return true
 	}
+	original := m.attached != nil || m.form.original != nil
+	quoted := findReply(string(m.form.intro[:min(len(m.form.intro), maxFreeText)])) >= 0
+	subject := m.signs.has(signBounceSubject) || m.signs.has(signDelay)
+	switch {
+	case !subject && !original && !quoted:
+		return false // mail systems also write of quotas and of themselves
+	case !m.daemon && !m.nullSender() && !original && !quoted:
+		return false // couriers and shops fail to deliver too
+	}
 	weight := 0
-	if m.daemon {
-		weight += 2
-	}
-	if m.nullSender() {
-		weight++
-	}
-	if m.signs.has(signBounceSubject) || m.signs.has(signDelay) {
-		weight += 2
-	}
-	if m.signs.has(signBounceBody) {
-		weight += 2
-	}
-	if m.attached != nil || m.form.original != nil {
-		weight++
-	}
-	for _, f := range m.form.failures {
-		if f.rank == rankLead {
-			weight++
-			break
+	for _, sign := range [...]struct {
+		found bool
+		worth int
+	}{
+		{m.daemon, 2}, {m.nullSender(), 1}, {subject, 2}, {m.signs.has(signBounceBody), 2}, {original, 1},
+		{m.namesRecipient(), 1}, {!m.daemon && m.isConversation(), -3},
+	} {
+		if sign.found {
+			weight += sign.worth
 		}
 	}
-	if !m.daemon && m.isConversation() {
-		weight -= 3
-	}
 	return weight >= 5 || weight == 4 && m.daemon
+}
+
+// namesRecipient reports whether the text names a recipient where bounces do, and not
+// the one whom the mail itself is for.
+func (m *reading) namesRecipient() bool {
+	to := m.header.get("to")
+	for _, f := range m.form.failures {
+		if f.rank == rankLead && !bytes.Contains(to, f.address) {
+			return true
+		}
+	}
+	return false
 }
 
 // isConversation reports whether the mail is part of an exchange between people, or
