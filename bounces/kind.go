@@ -149,7 +149,8 @@ func (m *reading) isAutoReply() bool {
 	if m.daemon {
 		return false
 	}
-	return m.signs.has(signAutoReply) && (answers || m.nullSender() || !m.header.has("list-id")) && !m.signs.has(signBounceSubject)
+	// Without a mark, it has to answer something, and not as people do ("Re: ...").
+	return m.signs.has(signAutoReply) && (answers || m.nullSender()) && !m.isConversation() && !m.signs.has(signBounceSubject)
 }
 
 // isBounce weighs the signs of a bounce in free form: no single one is enough, and an
