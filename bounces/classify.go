@@ -78,8 +78,8 @@ func classify(s Said, final bool) (Verdict, strength) {
 	}
 	code := s.Reply.Code
 	switch {
-	case code == 0 && enhanced[0] != 0:
-		code = enhanced[0] * 100
+	case code == 0 && s.Reply.Enhanced[0] != 0:
+		code = s.Reply.Enhanced[0] * 100
 	case code == 0 && final:
 		code = 500
 	}
