@@ -218,7 +218,7 @@ func (q *Queue) sayRevision(sh *shard, r *record, rev uint64) {
 }
 
 // burialLinger is how long a burial may wait for company; see appender.
-const burialLinger = 250 * time.Millisecond
+const burialLinger = time.Second
 
 // bury removes what is left of an ended message whose last word is in the log. What a
 // crash leaves unburied the next owner's scan finds.

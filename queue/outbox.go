@@ -64,7 +64,7 @@ func (o *outbox) mark() uint64 {
 }
 
 // eventLinger is how long an event may wait for company; see appender.
-const eventLinger = 20 * time.Millisecond
+const eventLinger = 50 * time.Millisecond
 
 const (
 	headerEventID      = "D-Message"
