@@ -56,6 +56,8 @@ type Daemon struct {
 	intake    *intake.Intake
 	metrics   *metrics
 	providers providerMemory
+	delays    delays
+	tenants   tenantDomains
 	tokens    *console.Tokens
 	hints     []string
 	catch     *smtptest.Sink

@@ -35,6 +35,7 @@ func (d *Daemon) newSettings(c *Config) (*settings, error) {
 	}
 	s.preparer = &mail.Preparer{
 		Kinds: c.kinds(), Templates: s.templates, From: c.Send.From, FromDomains: c.fromDomains(),
+		TenantDomains: d.tenantDomains,
 	}
 	if s.deliverer, err = d.newDeliverer(c, s.templates); err != nil {
 		return nil, err

@@ -125,6 +125,7 @@ func derive(root []byte, purpose string) ([]byte, error) {
 // observe sees every event that this node records.
 func (d *Daemon) observe(e mail.Event) {
 	d.metrics.observe(e)
+	d.delays.learn(&e)
 	if e.Evidence != nil && e.Evidence.Provider != "" {
 		d.providers.learn(e.To.Domain(), e.Evidence.Provider)
 	}
@@ -170,17 +171,19 @@ func (d *Daemon) openIntake(context.Context) error {
 		Prepare: func(r mail.Request) (mail.Message, []mail.Warning, error) {
 			return d.settings.Load().preparer.Prepare(r)
 		},
-		Suppressed: d.queue.Suppressed,
-		Enqueue:    d.queue.Enqueue,
-		Find:       d.find,
-		Cancel:     d.cancel,
-		Record:     d.queue.Record,
-		Wait:       d.waitEnded,
-		Why:        func(c mail.Cause) string { return bounces.Explain(c, "en").Plain },
-		Caller:     d.caller,
-		Key:        key,
-		Limits:     d.config.Limits.intake(),
-		Log:        d.log,
+		Suppressed:  d.queue.Suppressed,
+		Enqueue:     d.queue.Enqueue,
+		Find:        d.find,
+		Cancel:      d.cancel,
+		Record:      d.queue.Record,
+		Wait:        d.waitEnded,
+		TakesNoMail: d.takesNoMail,
+		Delayed:     d.delays.about,
+		Why:         func(c mail.Cause) string { return bounces.Explain(c, "en").Plain },
+		Caller:      d.caller,
+		Key:         key,
+		Limits:      d.config.Limits.intake(),
+		Log:         d.log,
 	})
 	return err
 }
