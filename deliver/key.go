@@ -120,6 +120,9 @@ func domainOK(s string) bool {
 	return true
 }
 
+// Public returns the public half, an *rsa.PublicKey or an ed25519.PublicKey.
+func (k *Key) Public() crypto.PublicKey { return k.private.Public() }
+
 // Algorithm returns what the signatures say in a=, e.g. "rsa-sha256".
 func (k *Key) Algorithm() string {
 	if _, ok := k.private.(ed25519.PrivateKey); ok {

@@ -129,7 +129,9 @@ type History struct {
 	Refused  int            `json:"refused"`
 	Causes   map[string]int `json:"causes,omitempty"`
 	// TypicalDelayMS is the median time from the queue to the hand-over.
-	TypicalDelayMS int64          `json:"typical_delay_ms,omitempty"`
-	TLS            map[string]int `json:"tls,omitempty"` // messages by TLS version
+	TypicalDelayMS int64 `json:"typical_delay_ms,omitempty"`
+	// SlowDelayMS is the time within which nine of ten were handed over.
+	SlowDelayMS int64          `json:"slow_delay_ms,omitempty"`
+	TLS         map[string]int `json:"tls,omitempty"` // messages by TLS version
 	LastReplies    []string       `json:"last_replies,omitempty"`
 }

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/deliverd/deliverd/deliver/smtptest"
+	"github.com/deliverd/deliverd/dnscheck/dnstest"
 )
 
 // TestScripts runs testdata/script/*.txtar as a person or a script would use the
@@ -18,6 +23,9 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
+			if err := resolver(env); err != nil {
+				return err
+			}
 			if !strings.HasPrefix(env.T().(interface{ Name() string }).Name(), "TestScripts/daemon-") {
 				return nil
 			}
@@ -32,6 +40,25 @@ func TestScripts(t *testing.T) {
 			"status": status,
 		},
 	})
+}
+
+// resolver starts the resolver of a script that has a zone.txt, and names it in
+// $RESOLVER. It never learns anything of dead.example.
+func resolver(env *testscript.Env) error {
+	zone, err := os.ReadFile(filepath.Join(env.WorkDir, "zone.txt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s, err := dnstest.Start(string(zone), dnstest.Fault{Name: "*dead.example", Do: dnstest.Servfail})
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { s.Close() })
+	env.Setenv("RESOLVER", s.Addr)
+	return nil
 }
 
 // field NAME N sets a variable to the N-th tab-separated field of the last output.
