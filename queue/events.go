@@ -66,10 +66,17 @@ func (q *Queue) Bounds(ctx context.Context) (first, last uint64, err error) {
 // Events replays the log from after a place and then follows it until ctx ends or the
 // loop is left. It survives the server's restarts: an error that it yields says that
 // one event could not be read, or, at last, why it ended; what is good comes once and
-// in order. The same event may stand in the log twice.
-func (q *Queue) Events(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error] {
+// in order. The same event may stand in the log twice. Where states are named, only
+// events of these come, and the others cost nothing.
+func (q *Queue) Events(ctx context.Context, after uint64, states ...mail.State) iter.Seq2[mail.LoggedEvent, error] {
 	return func(yield func(mail.LoggedEvent, error) bool) {
 		c := jetstream.OrderedConsumerConfig{FilterSubjects: []string{eventSubjects}}
+		if len(states) > 0 {
+			c.FilterSubjects = nil
+			for _, s := range states {
+				c.FilterSubjects = append(c.FilterSubjects, "deliverd.v1.event.*."+mail.SubjectToken(string(s)))
+			}
+		}
 		err := q.read(ctx, c, after, func(m jetstream.Msg, meta *jetstream.MsgMetadata) bool {
 			e := mail.LoggedEvent{Seq: meta.Sequence.Stream}
 			if err := json.Unmarshal(m.Data(), &e.Event); err != nil {

@@ -27,6 +27,9 @@ const (
 	suppressorSave = 5 * time.Second
 )
 
+// suppressorStates are what the policy looks at.
+var suppressorStates = []mail.State{mail.StateRefused, mail.StateReturned, mail.StateComplained, mail.EventLifted}
+
 // suppressLoop runs until the daemon stops.
 func (d *Daemon) suppressLoop(ctx context.Context) {
 	marks, err := d.queue.Shared(ctx, "suppressor")
@@ -48,7 +51,7 @@ func (s *suppressor) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for e, err := range s.d.queue.Events(ctx, place) {
+	for e, err := range s.d.queue.Events(ctx, place, suppressorStates...) {
 		if err != nil {
 			return err
 		}

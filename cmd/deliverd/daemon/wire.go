@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"time"
@@ -139,7 +140,12 @@ func (d *Daemon) openView(ctx context.Context) error {
 		return err
 	}
 	d.cleanups.add("read model", func(context.Context) error { return d.view.Close() })
-	log := console.Log{Events: d.queue.Events, Bounds: d.queue.Bounds}
+	log := console.Log{
+		Events: func(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error] {
+			return d.queue.Events(ctx, after)
+		},
+		Bounds: d.queue.Bounds,
+	}
 	d.start("following the event log", func(ctx context.Context) {
 		if err := d.view.Follow(ctx, log); err != nil {
 			d.log.Error("the read model stopped; stories are out of date until a restart, mail goes on", "error", err)
