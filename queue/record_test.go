@@ -3,6 +3,7 @@ package queue
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,10 +39,14 @@ func FuzzRecord(f *testing.F) {
 
 func FuzzIndex(f *testing.F) {
 	f.Add("delayed", int64(1), int64(2), 3, true, "nordlys.example", "pin", "tenant with spaces %20")
+	f.Add("queued", int64(1), int64(2), 0, true, "nordlys.example", "pin", "")
 	f.Fuzz(func(t *testing.T, state string, due, exp int64, attempts int, keyed bool, domain, kind, tenant string) {
 		x := index{state: mail.StateDelayed, due: due, exp: exp, attempts: attempts, keyed: keyed, wish: flagCancelled,
 			writer: "w", domain: "nordlys.example", kind: kind, tenant: tenant}
-		got, err := decodeIndex(x.encode())
+		if kind == "" {
+			return // Enqueue knows no such kind
+		}
+		got, err := decodeIndex(strings.TrimSpace(x.encode())) // as headers are
 		if err != nil || got != x {
 			t.Errorf("%+v came back as %+v, %v", x, got, err)
 		}
