@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/deliverd/deliverd/client"
+	"github.com/deliverd/deliverd/console"
+	"github.com/deliverd/deliverd/mail"
+)
+
+func whoCommand(ui *ui) *cobra.Command {
+	var tenant, lang string
+	cmd := &cobra.Command{
+		Use:   "who QUERY",
+		Short: "Find a person by address, name, id or reference, and say what happened",
+		Args:  exactly(1, "one address, name, person id or reference"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := ui.client()
+			if err != nil {
+				return err
+			}
+			people, err := findPeople(cmd.Context(), c, args[0], tenant)
+			if err != nil {
+				return err
+			}
+			if len(people) == 0 {
+				return &exitError{exitNotFound, "nobody was sent mail who answers to that", "look for the address, the name as the mail had it, or the reference in the mail's footer"}
+			}
+			if len(people) > 1 {
+				return ui.printPeople(people)
+			}
+			query := url.Values{}
+			if lang != "" {
+				query.Set("lang", lang)
+			}
+			var story console.PersonStory
+			if err := c.Do(cmd.Context(), http.MethodGet, "/v1/people/"+url.PathEscape(people[0].ID), query, nil, &story); err != nil {
+				return err
+			}
+			if ui.json {
+				return ui.printJSON(story)
+			}
+			ui.printPerson(story)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&tenant, "tenant", "", "of this tenant only")
+	cmd.Flags().StringVar(&lang, "lang", "", "language of the sentences: en or fi")
+	return cmd
+}
+
+// findPeople asks for the people that a query names; a reference names one.
+func findPeople(ctx context.Context, c *client.Client, q, tenant string) ([]console.Person, error) {
+	query := url.Values{"q": {q}}
+	if tenant != "" {
+		query.Set("tenant", tenant)
+	}
+	var found console.People
+	err := c.Do(ctx, http.MethodGet, "/v1/people", query, nil, &found)
+	return found.People, err
+}
+
+func (u *ui) printPeople(people []console.Person) error {
+	if u.json {
+		return u.printJSON(console.People{People: people})
+	}
+	now := time.Now()
+	var rows [][]string
+	for _, p := range people {
+		address := mail.Address("")
+		if len(p.Addresses) > 0 {
+			address = p.Addresses[0]
+		}
+		rows = append(rows, []string{string(address), p.Name, p.Tenant, p.TenantName, string(p.Latest.State), when(p.Latest.QueuedAt, now)})
+	}
+	u.table([]string{"address", "name", "tenant", "tenant name", "latest", "asked for"}, rows)
+	return nil
+}
+
+func (u *ui) printPerson(s console.PersonStory) {
+	u.printMessage(s.Message)
+	if len(s.Messages) < 2 {
+		return
+	}
+	fmt.Fprintln(u.out)
+	now := time.Now()
+	var rows [][]string
+	for _, m := range s.Messages {
+		rows = append(rows, []string{string(m.Ref), m.Kind, string(m.State), string(m.To), when(m.QueuedAt, now)})
+	}
+	u.table([]string{"ref", "kind", "state", "to", "asked for"}, rows)
+}
+
+func replyCommand(ui *ui) *cobra.Command {
+	var lang string
+	cmd := &cobra.Command{
+		Use:   "reply REF|ID",
+		Short: "Print the text to paste to the customer",
+		Args:  exactly(1, "one reference or id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, _, err := ui.message(cmd.Context(), args[0], lang)
+			if err != nil {
+				return err
+			}
+			if m.Reply == "" {
+				return failed("there is nothing to answer for this message: "+m.Verdict, "`deliverd show "+args[0]+"` tells the whole story")
+			}
+			if ui.json {
+				return ui.printJSON(console.ReplyText{Lang: m.Lang, Text: m.Reply})
+			}
+			_, err = fmt.Fprintln(ui.out, m.Reply)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&lang, "lang", "", "language of the text: en or fi")
+	return cmd
+}
