@@ -65,6 +65,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	if ours {
 		d.start("key ring", func(ctx context.Context) { d.tendKeys(ctx, seal) })
 	}
+	d.start("memory", d.tendMemory)
 	d.start("audit", d.auditLoop)
 	d.start("suppressions", d.suppressLoop)
 	return nil
@@ -185,7 +186,7 @@ func (d *Daemon) openIntake(context.Context) error {
 		Wait:        d.waitEnded,
 		TakesNoMail: d.takesNoMail,
 		Delayed:     d.delays.about,
-		Why:         func(c mail.Cause) string { return bounces.Explain(c, "en").Plain },
+		Why:         func(c mail.Cause) string { return bounces.Explain(c, "en").Fill(bounces.Facts{}).Plain },
 		Caller:      d.caller,
 		Key:         key,
 		Limits:      d.config.Limits.intake(),
