@@ -42,19 +42,21 @@ type world struct {
 	dns    *dnstest.Server
 	dir    string
 	config string
-	http   string
-	nats   string
+	// Where the daemon listens.
+	http, nats, bounces string
 }
 
-// everyDomain has one mail server for all there is.
+// everyDomain has one mail server for all there is but nomail.example, which takes no
+// mail.
 const everyDomain = `
 *.example.      MX  10 mx.provider.example.
+nomail.example. MX  0 .
 mx.provider.example.  A   192.0.2.25
 `
 
 func newWorld(t *testing.T, sink smtptest.SinkOptions, more string) *world {
 	t.Helper()
-	w := &world{dir: t.TempDir(), http: freePort(t), nats: freePort(t)}
+	w := &world{dir: t.TempDir(), http: freePort(t), nats: freePort(t), bounces: freePort(t)}
 	var err error
 	if w.sink, err = smtptest.Listen(sink); err != nil {
 		t.Fatal(err)
@@ -69,6 +71,7 @@ func newWorld(t *testing.T, sink smtptest.SinkOptions, more string) *world {
 [listen]
 http = %q
 nats = %q
+bounces = %q
 [send]
 hello = "mail.acme.example"
 from = "Acme <no-reply@acme.example>"
@@ -80,7 +83,7 @@ per_tenant = 0
 per_recipient = 0
 [lab]
 dial = { ":25" = %q }
-`, filepath.Join(w.dir, "data"), w.http, w.nats, w.dns.Addr, w.sink.Addr().String())
+`, filepath.Join(w.dir, "data"), w.http, w.nats, w.bounces, w.dns.Addr, w.sink.Addr().String())
 	for selector, alg := range map[string]deliver.Algorithm{"r": deliver.RSA2048, "e": deliver.Ed25519} {
 		pem, err := deliver.NewKey(alg)
 		if err != nil {
@@ -218,6 +221,18 @@ func (w *world) deliverd(t *testing.T, args ...string) (stdout, stderr string, s
 		t.Fatal(err)
 	}
 	return out.String(), errs.String(), 0
+}
+
+// eventually waits until ok, as long as the test may run.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for !ok() {
+		select {
+		case <-t.Context().Done():
+			t.Fatalf("the test ended before %s", what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func tail(s string, lines int) string {

@@ -79,6 +79,9 @@ func (u *ui) exit(err error) int {
 		if p.Field != "" {
 			text += " (" + p.Field + ")"
 		}
+		if p.Suppression != nil {
+			hint += "\n" + p.Suppression.Lift
+		}
 	} else if strings.HasPrefix(text, "unknown command") || strings.Contains(text, "arg(s)") || strings.Contains(text, "required flag") {
 		// cobra has no type for these.
 		status, hint = exitUsage, "see `deliverd --help`"

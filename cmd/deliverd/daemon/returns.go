@@ -18,6 +18,7 @@ import (
 	"github.com/deliverd/deliverd/bounces"
 	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/mail"
+	"github.com/deliverd/deliverd/queue"
 )
 
 // openBounces listens for mail that comes back.
@@ -64,8 +65,13 @@ func (d *Daemon) known(ctx context.Context, id mail.ID) (bool, error) {
 	return len(found) > 0, err
 }
 
+// errUnsettled: a report overtook our own record of the accept. It waits at its sender.
+var errUnsettled = errors.New("the attempt that it is about has not ended yet")
+
 // recordReturned completes what came back with what we know of the message, which is
-// never taken from the mail, and makes it durable.
+// never taken from the mail, and makes it durable. What can't be true changes nothing:
+// no server returns, delays or complains of what it never had, whoever saw a return
+// path. Nor does what was said before, however late it comes again.
 func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
 	found, err := d.find(ctx, e.Message, "")
 	if err != nil {
@@ -74,6 +80,14 @@ func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
 	if len(found) == 0 {
 		return nil // gone from the log: nobody asks any more
 	}
+	known, out, err := d.knownOf(ctx, e)
+	if err != nil || known {
+		return err
+	}
+	if !out {
+		d.log.Warn("a report about a message that was never handed over was dropped", "message", e.Message, "state", e.State, "cause", e.Cause)
+		return nil
+	}
 	whole := mail.NewEvent(&found[0], e.State, 0, e.At)
 	whole.ID, whole.By = e.ID, e.By
 	whole.Cause, whole.Suppress, whole.Evidence = e.Cause, e.Suppress, e.Evidence
@@ -81,6 +95,35 @@ func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
 		ev.Reply.Text = withoutLinks(ev.Reply.Text)
 	}
 	return d.queue.Record(ctx, whole)
+}
+
+// knownOf looks in a message's story for an event that came from outside: whether it
+// is there already, and whether the message is out, as far as we know, so that the
+// event can be true.
+func (d *Daemon) knownOf(ctx context.Context, e mail.Event) (known, out bool, err error) {
+	s, err := d.queue.Status(ctx, e.Message)
+	open := err == nil && s.State.Open()
+	if err != nil && !errors.Is(err, queue.ErrNotFound) {
+		return false, false, err
+	}
+	if open && s.State == mail.StateSending {
+		return false, false, errUnsettled
+	}
+	d.catchUp(ctx, e.Message, "")
+	facts, err := d.view.Facts(ctx, e.Message)
+	if err != nil && !errors.Is(err, console.ErrNotFound) {
+		return false, false, err
+	}
+	ended := false
+	for _, f := range facts.Events {
+		known = known || f.ID == e.ID
+		out = out || f.State == mail.StateAccepted || f.PossibleDuplicate
+		ended = ended || f.State.Terminal()
+	}
+	if !open && !ended {
+		return false, false, errUnsettled // the read model is behind, or being rebuilt
+	}
+	return known, out, nil
 }
 
 // withoutLinks cuts the links in what a bounce says to their hosts, but for those of
