@@ -4,7 +4,7 @@ import (
 	"context"
 	"os"
 	"runtime/debug"
-	"runtime/metrics"
+	runtimemetrics "runtime/metrics"
 	"time"
 )
 
@@ -24,11 +24,11 @@ func (d *Daemon) tendMemory(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	tight := false
 	for sleep(ctx, memoryEvery) {
-		metrics.Read(live)
-		many := live[0].Value.Kind() == metrics.KindUint64 && live[0].Value.Uint64() > manyLive
+		runtimemetrics.Read(live)
+		many := live[0].Value.Kind() == runtimemetrics.KindUint64 && live[0].Value.Uint64() > manyLive
 		switch {
 		case many && !tight:
 			debug.SetGCPercent(tightPercent)
