@@ -205,7 +205,7 @@ func roughly(d time.Duration) string {
 		}
 		return fmt.Sprintf("%dh%dm", h, m)
 	}
-	return fmt.Sprintf("%dd", d/(24*time.Hour))
+	return fmt.Sprintf("%dd", (d+12*time.Hour)/(24*time.Hour))
 }
 
 // loadConfig reads the configuration that -c names, or the defaults.
