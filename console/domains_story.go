@@ -22,6 +22,7 @@ type DomainStory struct {
 	WhoActsText string
 
 	Receive DomainBlock // can they receive
+	Past    DomainBlock // what happened to our mail there
 	Filter  DomainBlock // what filters it; and how to allow us:
 	Ways    []ProductWays
 	Ours    DomainBlock   // our side
@@ -83,7 +84,8 @@ func TellDomain(r *dnscheck.Report, ours *dnscheck.Sender, t Telling) DomainStor
 		}
 		block.Findings = append(block.Findings, s.told(f))
 	}
-	s.Receive.Lines = append(s.receiving(), s.history()...)
+	s.Receive.Lines = s.receiving()
+	s.Past = DomainBlock{Title: w.say("domain.history.title"), Lines: s.history()}
 	s.Filter.Lines = s.filtering()
 	s.Ways = s.ways()
 	s.Values = s.values(senderValues(ours))
@@ -145,8 +147,8 @@ func (s *DomainStory) history() []string {
 	if h == nil || h.Accepted+h.Delayed+h.Refused == 0 {
 		return nil
 	}
-	lines := []string{s.Say("domain.history", "since", h.Since.In(s.words.zone).Format(s.Say("domain.date")),
-		"accepted", strconv.Itoa(h.Accepted), "delayed", strconv.Itoa(h.Delayed), "refused", strconv.Itoa(h.Refused))}
+	since := h.Since.In(s.words.zone).Format(s.Say("domain.date"))
+	lines := []string{s.Say("domain.history", "since", since, "accepted", strconv.Itoa(h.Accepted), "delayed", strconv.Itoa(h.Delayed), "refused", strconv.Itoa(h.Refused))}
 	if h.Accepted > 0 {
 		lines = append(lines, s.Say("domain.history.delay", "median", s.words.Took(millis(h.TypicalDelayMS)), "slow", s.words.Took(millis(h.SlowDelayMS))))
 	}
@@ -154,12 +156,20 @@ func (s *DomainStory) history() []string {
 		lines = append(lines, s.Say("domain.history.tls", "versions", tally(h.TLS)))
 	}
 	for _, cause := range byCount(h.Causes) {
-		lines = append(lines, s.Say("domain.history.cause", "n", strconv.Itoa(h.Causes[cause]), "plain", bounces.Explain(mail.Cause(cause), s.Lang).Plain))
+		lines = append(lines, s.Say("domain.history.cause", "n", strconv.Itoa(h.Causes[cause]), "plain", s.explained(mail.Cause(cause))))
 	}
 	for _, reply := range h.LastReplies {
 		lines = append(lines, s.Say("domain.history.reply", "reply", reply))
 	}
 	return lines
+}
+
+func (s *DomainStory) explained(cause mail.Cause) string {
+	facts := bounces.Facts{Domain: s.Domain}
+	if s.Provider != nil {
+		facts.Provider = s.Provider.Name
+	}
+	return bounces.Explain(cause, s.Lang).Fill(facts).Plain
 }
 
 func millis(ms int64) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -14,7 +14,7 @@ import (
 
 // schemaVersion is raised with every change of the schema or of what is stored in
 // it. A view of another version is built anew from the log.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // schema: times are microseconds since 1970, 0 for none. The id of a message sorts
 // by the time it was made, so "newest first" is by id.
@@ -51,6 +51,7 @@ CREATE INDEX messages_tenant ON messages (tenant, id);
 CREATE INDEX messages_tenant_state ON messages (tenant, state, id);
 CREATE INDEX messages_state ON messages (state, id);
 CREATE INDEX messages_address ON messages (address, id);
+CREATE INDEX messages_domain ON messages (substr(address, instr(address, '@') + 1), id);
 CREATE INDEX messages_person ON messages (person, id);
 CREATE INDEX messages_person_id ON messages (person_id);
 CREATE INDEX messages_name ON messages (name);

@@ -26,6 +26,9 @@ func (p *reportPrinter) report() {
 	p.answer()
 	p.block(&s.Receive)
 	p.talks()
+	if len(s.Past.Lines) > 0 {
+		p.block(&s.Past)
+	}
 	p.block(&s.Filter)
 	for _, product := range s.Ways {
 		p.heading("  ", s.Say("domain.allow", "product", product.Product))
