@@ -299,7 +299,7 @@ type ackWaiter struct {
 }
 
 func newAcks(nc *nats.Conn, timeout time.Duration) (*acks, error) {
-	a := &acks{nc: nc, timeout: timeout, prefix: nats.NewInbox() + ".", pending: map[string]*ackWaiter{}}
+	a := &acks{nc: nc, timeout: timeout, prefix: nc.NewInbox() + ".", pending: map[string]*ackWaiter{}}
 	sub, err := nc.Subscribe(a.prefix+"*", func(m *nats.Msg) {
 		seq, err := parseAck(m)
 		a.answer(m.Subject[len(a.prefix):], seq, err)

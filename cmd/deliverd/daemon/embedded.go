@@ -195,7 +195,10 @@ func connect(e *embedded, url string, credentials Secret, log *slog.Logger) (*na
 		}),
 	}
 	if e != nil {
-		return nats.Connect("", append(opts, nats.InProcessServer(e), nats.UserInfo("deliverd", e.password))...)
+		// Clients of the listener may listen to all of _INBOX: what the store answers us
+		// goes elsewhere, and where to is not to be guessed.
+		return nats.Connect("", append(opts, nats.InProcessServer(e), nats.UserInfo("deliverd", e.password),
+			nats.CustomInboxPrefix("_INBOX_"+rand.Text()))...)
 	}
 	if path := credentials.Path(); path != "" {
 		opts = append(opts, nats.UserCredentials(path))
