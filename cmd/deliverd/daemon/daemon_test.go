@@ -26,17 +26,7 @@ func rehearsal(tb testing.TB, sink *smtptest.Sink, change func(*Config)) *Daemon
 	c.Send.Hello = "mail.acme.example"
 	c.Send.ReturnPathDomain = "bounce.acme.example"
 	c.Limits = LimitsConfig{}
-	for selector, alg := range map[string]deliver.Algorithm{"r": deliver.RSA2048, "e": deliver.Ed25519} {
-		pem, err := deliver.NewKey(alg)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		file := filepath.Join(c.Data, selector+".pem")
-		if err := os.WriteFile(file, pem, 0o600); err != nil {
-			tb.Fatal(err)
-		}
-		c.DKIM = append(c.DKIM, DKIMConfig{Domain: "acme.example", Selector: selector, Key: Secret("file:" + file)})
-	}
+	c.DKIM = rehearsalKeys(tb)
 	if change != nil {
 		change(c)
 	}
@@ -50,17 +40,37 @@ func rehearsal(tb testing.TB, sink *smtptest.Sink, change func(*Config)) *Daemon
 	return d
 }
 
+// rehearsalKeys makes a signing key of each sort.
+func rehearsalKeys(tb testing.TB) (keys []DKIMConfig) {
+	tb.Helper()
+	for selector, alg := range map[string]deliver.Algorithm{"r": deliver.RSA2048, "e": deliver.Ed25519} {
+		pem, err := deliver.NewKey(alg)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		file := filepath.Join(tb.TempDir(), selector+".pem")
+		if err := os.WriteFile(file, pem, 0o600); err != nil {
+			tb.Fatal(err)
+		}
+		keys = append(keys, DKIMConfig{Domain: "acme.example", Selector: selector, Key: Secret("file:" + file)})
+	}
+	return keys
+}
+
 // run runs the daemon until the test ends.
-func (d *Daemon) run(tb testing.TB) {
+func (d *Daemon) run(tb testing.TB) { tb.Cleanup(d.runUntil(tb)) }
+
+// runUntil runs the daemon until stop is called.
+func (d *Daemon) runUntil(tb testing.TB) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	tb.Cleanup(func() {
+	return func() {
 		cancel()
 		if err := <-done; err != nil {
 			tb.Error(err)
 		}
-	})
+	}
 }
 
 // BenchmarkMessage is a message's whole way in one process, without a door: from
