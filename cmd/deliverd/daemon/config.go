@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -37,6 +38,7 @@ type Config struct {
 // ListenConfig is the addresses that the daemon listens on; an empty one is off.
 type ListenConfig struct {
 	HTTP    string `toml:"http"`
+	URL     string `toml:"url"`     // of HTTP as people reach it, for links; empty: its own address
 	Metrics string `toml:"metrics"` // of its own for /metrics; empty: with the API
 	Bounces string `toml:"bounces"`
 	NATS    string `toml:"nats"`
@@ -183,6 +185,11 @@ func (c *Config) Validate() error {
 	}
 	if c.Listen.HTTP == "" {
 		complain("listen.http is empty; the API is how everybody talks to deliverd: give it an address")
+	}
+	if c.Listen.URL != "" {
+		if u, err := url.Parse(c.Listen.URL); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			complain("listen.url: %q is not an address that people could open; write it as \"https://mail.example.com\"", c.Listen.URL)
+		}
 	}
 	if c.Listen.NATS != "" && c.NATS.URL != "" {
 		complain("listen.nats is the embedded server's listener, and nats.url says that there is none; remove one")

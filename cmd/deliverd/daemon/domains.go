@@ -1,10 +1,14 @@
 package daemon
 
 import (
+	"cmp"
+	"context"
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 
+	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/deliver"
 	"github.com/deliverd/deliverd/dnscheck"
 )
@@ -55,4 +59,67 @@ func (c *Config) Caller() *deliver.Caller {
 func (c *Config) labbed(port string) bool {
 	_, ok := c.Lab.Dial[net.JoinHostPort("", port)]
 	return ok
+}
+
+// domainRoutes answers about domains, over the API and on shared pages.
+func (d *Daemon) domainRoutes(ctx context.Context) ([]console.Route, error) {
+	root, err := d.config.rootKey()
+	if err != nil {
+		return nil, err
+	}
+	key, err := derive(root, "share link")
+	if err != nil {
+		return nil, err
+	}
+	runs, err := d.queue.Shared(ctx, "domains")
+	if err != nil {
+		return nil, err
+	}
+	domains := &console.Domains{
+		Check: d.checkDomain, Options: (&checkOptions{d: d}).get, Evidence: d.view.DomainHistory, Store: tokenStore{runs}, Key: key,
+		BaseURL: cmp.Or(d.config.Listen.URL, "http://"+dialable(d.http.Addr().String())), Log: d.log,
+	}
+	return domains.Routes(), nil
+}
+
+// checkDomain makes a report, with a resolver that remembers nothing where that is
+// wanted: whoever has just mended a record wants to see it.
+func (d *Daemon) checkDomain(ctx context.Context, domain string, o dnscheck.Options, fresh bool) dnscheck.Report {
+	r := d.resolver
+	if fresh {
+		forgetful, err := d.config.Resolver()
+		if err != nil {
+			d.log.WarnContext(ctx, "a domain is checked with what is remembered of it", "domain", domain, "error", err)
+		} else {
+			r = forgetful
+		}
+	}
+	return r.Check(ctx, domain, o)
+}
+
+// checkOptions are those of the configuration that is in force; its keys are read
+// once.
+type checkOptions struct {
+	d *Daemon
+
+	mu      sync.Mutex
+	of      *Config
+	options dnscheck.Options
+}
+
+func (c *checkOptions) get() dnscheck.Options {
+	config := c.d.settings.Load().config
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == config {
+		return c.options
+	}
+	options, err := config.Check()
+	if err != nil {
+		// A reload with a key that can't be read is refused; this one went since.
+		c.d.log.Error("domain checks go on with the keys from before", "error", err)
+		return c.options
+	}
+	c.of, c.options = config, options
+	return options
 }

@@ -86,7 +86,7 @@ func (d *Daemon) openHTTP(ctx context.Context) error {
 		return fmt.Errorf("%w; stop what uses it, or change listen.http", err)
 	}
 	auth := &console.Authenticator{Tokens: d.tokens, Open: d.catch != nil, Log: d.log}
-	routes, err := d.routes()
+	routes, err := d.routes(ctx)
 	if err != nil {
 		return err
 	}
@@ -129,13 +129,18 @@ func (d *Daemon) serveHTTP(name string, l net.Listener, h http.Handler) {
 }
 
 // routes is everything that the API's address answers.
-func (d *Daemon) routes() ([]console.Route, error) {
+func (d *Daemon) routes(ctx context.Context) ([]console.Route, error) {
 	api := &console.API{View: d.view, Backend: backend{d}, Tokens: d.tokens, Log: d.log}
 	routes := api.Routes()
 	for _, r := range d.intake.Routes() {
 		routes = append(routes, console.Route{Method: r.Method, Pattern: r.Pattern, Scope: console.Scope(r.Scope), Handler: r.Handler})
 	}
 	routes = append(routes, d.bounceRoutes()...)
+	domains, err := d.domainRoutes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	routes = append(routes, domains...)
 	h := health{ready: d.ready}
 	routes = append(routes,
 		console.Route{Method: "GET", Pattern: "/healthz", Handler: http.HandlerFunc(h.live)},
