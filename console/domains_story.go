@@ -88,6 +88,9 @@ func TellDomain(r *dnscheck.Report, ours *dnscheck.Sender, t Telling) DomainStor
 	s.Past = DomainBlock{Title: w.say("domain.history.title"), Lines: s.history()}
 	s.Filter.Lines = s.filtering()
 	s.Ways = s.ways()
+	if r.Verdict == dnscheck.Undeliverable {
+		s.Clients = nil // nothing gets as far as a person's mail program
+	}
 	s.Values = s.values(senderValues(ours))
 	s.Ours.Lines = s.ourLines(ours)
 	return s
@@ -265,7 +268,7 @@ func (s *DomainStory) ourLines(u *dnscheck.Sender) []string {
 		return []string{s.Say("domain.ours.unknown")}
 	case len(s.Ours.Findings) > 0:
 		return nil
-	case len(u.Addresses) > 0:
+	case len(u.Addresses) > 0 && len(u.Keys) > 0 && u.Hello != "" && u.ReturnPath != "" && u.From != "":
 		return []string{s.Say("domain.ours.well")}
 	}
 	return []string{s.Say("domain.ours.partly")}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/json"
 	"errors"
 	"maps"
@@ -38,6 +39,7 @@ acme.example. MX 10 mail.acme.example.
 mail.acme.example. A 192.0.2.33
 33.2.0.192.in-addr.arpa. PTR mail.acme.example.
 bounce.acme.example. TXT "v=spf1 ip4:192.0.2.33 -all"
+d1._domainkey.acme.example. TXT "v=DKIM1; k=ed25519; p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 _dmarc.acme.example. TXT "v=DMARC1; p=reject; rua=mailto:d@acme.example"
 `
 
@@ -78,8 +80,10 @@ func newDomainSite(t *testing.T, faults ...dnstest.Fault) *domainSite {
 	if err := view.CatchUp(t.Context(), last); err != nil {
 		t.Fatal(err)
 	}
+	// A key of all zeros signs for nobody, and is the same in every run.
+	key := dnscheck.SigningKey{Domain: "acme.example", Selector: "d1", Public: ed25519.PublicKey(make([]byte, ed25519.PublicKeySize))}
 	options := dnscheck.Options{Sender: &dnscheck.Sender{
-		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.33")}, Hello: "mail.acme.example", ReturnPath: "bounce.acme.example", From: "acme.example",
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.33")}, Hello: "mail.acme.example", ReturnPath: "bounce.acme.example", From: "acme.example", Keys: []dnscheck.SigningKey{key},
 	}}
 	check := func(ctx context.Context, domain string, o dnscheck.Options, _ bool) dnscheck.Report {
 		s.checked.Add(1)
