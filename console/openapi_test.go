@@ -52,7 +52,9 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	d := document(t)
 	routes := map[string]Scope{}
 	for _, r := range append(newSite(t).api.Routes(), new(Domains).Routes()...) {
-		routes[r.Method+" "+r.Pattern] = r.Scope
+		if r.Pattern != "/d/{share}" && r.Pattern != "/domain.css" { // for people
+			routes[r.Method+" "+r.Pattern] = r.Scope
+		}
 	}
 	for path, methods := range d.Paths {
 		for method, op := range methods {
