@@ -69,7 +69,7 @@ func TestCheckThroughTheLab(t *testing.T) {
 	dir := t.TempDir()
 	roots, config := filepath.Join(dir, "roots.pem"), filepath.Join(dir, "deliverd.toml")
 	for file, text := range map[string][]byte{
-		roots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Leaf.Raw}),
+		roots:  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Leaf.Raw}),
 		config: fmt.Appendf(nil, "[dns]\nservers = [%q]\n[lab]\ndial = { \":25\" = %q, \":443\" = %q }\n", dns.Addr, sink.Addr(), web.Listener.Addr()),
 	} {
 		if err := os.WriteFile(file, text, 0o600); err != nil {
