@@ -11,12 +11,20 @@
 //	API ── Backend ───────▶ queue     cancel, pause, retry, suppress, with a name
 //	                                  and a reason
 //
+// and from a domain to a page:
+//
+//	dnscheck ── Domains ──▶ report    one run for all who ask, our history joined,
+//	                                  compared with the run before
+//	report ── TellDomain ─▶ story     the answer, what to do and who does it, three
+//	                                  blocks: for a page behind a signed link, and for
+//	                                  a terminal
+//
 // The View is a projection and never the truth: it is thrown away and built anew
 // whenever it is missing, damaged, of another schema, or no longer fits the log.
 // Folding a fact twice changes nothing and the order of facts does not matter, so
 // that every node arrives at the same view.
 //
-// The package imports the vocabulary, the catalogue of causes and nothing else of
-// this module: it acts through [Backend] and keeps tokens in a [Store], both wired
-// by the program.
+// The package imports the vocabulary, the catalogue of causes, the words of domain
+// reports and nothing else of this module: it acts through [Backend] and keeps tokens
+// and runs in a [Store], both wired by the program.
 package console

@@ -14,6 +14,9 @@
 //	verdict    what a failure means: other host, later, never        verdict.go
 //	evidence   who said what where, without secrets                  evidence.go
 //
+// A Caller (converse.go) has the same conversation up to RCPT and stops there: it is
+// the firewall test of a domain check.
+//
 // What may be assumed of it: no final dot is sent once Attempt.Proceed has said that
 // the message expired or that its lease is lost; an accept is never claimed without
 // a complete 2xx line to the final dot; a possible duplicate is always said to be

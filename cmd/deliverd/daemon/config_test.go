@@ -64,6 +64,7 @@ func TestLoadRefuses(t *testing.T) {
 		"secret in the clear": {"[send]\nrelay_user = \"u\"\nrelay_password = \"hunter2\"\n", `a secret is named, not written here`},
 		"open to the network": {"[listen]\nnats = \"0.0.0.0:4222\"\n", `would let anybody send; set nats.password`},
 		"lab off the machine": {"[lab]\ndial = { \":25\" = \"192.0.2.1:25\" }\n", `is not a loopback address`},
+		"no address to open":  {"[listen]\nurl = \"mail.example.com\"\n", `write it as "https://mail.example.com"`},
 		"lane":                {"[kinds.x]\nlane = 12\n", `kinds.x.lane: 12 is not between 1`},
 	} {
 		t.Run(name, func(t *testing.T) {
