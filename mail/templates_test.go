@@ -26,7 +26,7 @@ func writeTemplates(t *testing.T, files map[string]string) string {
 func TestShippedTemplatesAreComplete(t *testing.T) {
 	t.Parallel()
 	templates := shippedTemplates(t)
-	if got := templates.Names(); !slices.Equal(got, []string{"invite", "pin", "reset"}) {
+	if got := templates.Names(); !slices.Equal(got, []string{"invite", "pin", "postmaster", "reset"}) {
 		t.Errorf("names: %q", got)
 	}
 	want := map[string][]need{"invite": {{"link"}}, "reset": {{"link"}}, "pin": {{"pin", "code"}}}

@@ -87,6 +87,7 @@ type DNSConfig struct {
 type BouncesConfig struct {
 	Certificate string `toml:"certificate"` // PEM file, for STARTTLS; empty: in clear
 	Key         string `toml:"key"`         // PEM file
+	Postmaster  string `toml:"postmaster"`  // who is told of mail to postmaster and abuse
 }
 
 // KeysConfig names the key ring.
@@ -236,6 +237,11 @@ func (c *Config) Validate() error {
 	if c.Listen.Bounces != "" && c.Send.ReturnPathDomain == "" {
 		complain("listen.bounces needs send.return_path_domain: that is where bounces are addressed to")
 	}
+	if c.Bounces.Postmaster != "" {
+		if _, err := mail.ParseAddress(c.Bounces.Postmaster); err != nil {
+			complain("bounces.postmaster: %v", err)
+		}
+	}
 	if (c.Bounces.Certificate == "") != (c.Bounces.Key == "") {
 		complain("bounces.certificate and bounces.key go together: set both or none")
 	}
@@ -345,6 +351,9 @@ func (c *Config) kinds() map[string]mail.Kind {
 			k.AtMostOnce = *change.AtMostOnce
 		}
 		kinds[name] = k
+	}
+	if c.Bounces.Postmaster != "" {
+		kinds[postmasterKind] = mail.Kind{Name: postmasterKind, Lane: 5, ValidFor: 5 * 24 * time.Hour, Retries: kinds["invite"].Retries}
 	}
 	return kinds
 }

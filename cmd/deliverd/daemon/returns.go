@@ -9,8 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -146,34 +144,6 @@ func withoutLinks(text string) string {
 		}
 	}
 	return strings.Join(words, " ")
-}
-
-// postmasterMost bounds the mails to postmaster and abuse that are kept unread.
-const postmasterMost = 1000
-
-var errPostmasterFull = errors.New("too much unread mail to postmaster; read it and move it away")
-
-// keepForPostmaster keeps mail to postmaster and abuse (RFC 2142) as files for
-// whoever runs this. We send nothing on: what comes here is mostly forged, and
-// passing it on would make us its sender.
-func (d *Daemon) keepForPostmaster(_ context.Context, from, to string, raw []byte) error {
-	dir := d.config.dataFile("postmaster")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	kept, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if len(kept) >= postmasterMost {
-		return errPostmasterFull
-	}
-	name := time.Now().UTC().Format("20060102T150405.000000000") + "-" + to + ".eml"
-	if err := writeFileSync(filepath.Join(dir, name), raw); err != nil {
-		return err
-	}
-	d.log.Info("mail to "+to+" was kept", "from", from, "file", filepath.Join("postmaster", name), "unread", len(kept)+1)
-	return nil
 }
 
 // maxReturned is the largest mail that POST /v1/bounces takes, as the listener does.
