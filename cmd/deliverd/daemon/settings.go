@@ -65,14 +65,14 @@ func (d *Daemon) openSettings(context.Context) error {
 // What only a restart can change is said and stays as it was.
 func (d *Daemon) Reload(c *Config) error {
 	old := d.settings.Load()
-	for _, name := range restartOnly(old.config, c) {
-		d.log.Warn("this change takes a restart", "section", name)
-	}
 	s, err := d.newSettings(c)
 	if err != nil {
 		return err
 	}
 	d.settings.Store(s)
+	for _, name := range restartOnly(d.config, c) {
+		d.log.Warn("this change takes a restart", "section", name)
+	}
 	// Attempts under way keep their connections; those that wait are closed.
 	old.deliverer.Close()
 	changed := changedSections(old.config, c)
