@@ -1,20 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +26,7 @@ type checkFlags struct {
 	failOn    string
 	lang      string
 	clients   bool
+	share     bool
 }
 
 // allOwn is --allowlist without a product.
@@ -47,7 +43,7 @@ func checkCommand(ui *ui) *cobra.Command {
 		Long: `Say whether mail from us will arrive at a domain, what filters it there, and how
 the people there can let it in, with our own values filled in.
 
-It asks the DNS from here and needs no daemon. Our side is what the configuration
+It asks the DNS from here and, but for --share, needs no daemon. Our side is what the configuration
 says of it. "-" reads domains from standard input, one a line; it and --json print
 one JSON document a line, in the order of the domains.
 
@@ -56,11 +52,15 @@ Exit status: 0 nothing found, 1 a finding at or above --fail-on, 2 usage,
 		Example: `  deliverd check nordlys.example
   deliverd check nordlys.example --allowlist > steps-for-their-it.txt
   deliverd check nordlys.example --allowlist mimecast
+  deliverd check nordlys.example --share --lang fi
   deliverd check - < domains.txt | jq -r 'select(.verdict != "arrives") | .summary'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			args = f.takeProduct(args)
 			if err := f.validate(cmd, args); err != nil {
 				return err
+			}
+			if f.share {
+				return ui.shareReport(cmd.Context(), args[0], f.lang)
 			}
 			resolver, o, err := ui.checker(&f)
 			if err != nil {
@@ -80,6 +80,7 @@ Exit status: 0 nothing found, 1 a finding at or above --fail-on, 2 usage,
 	flags.Lookup("allowlist").NoOptDefVal = allOwn
 	flags.StringVar(&f.failOn, "fail-on", "fail", "exit with 1 if there is a finding of this `STATE` or worse: fail, warn or info")
 	flags.StringVar(&f.lang, "lang", "en", "language of the sentences: en or fi")
+	flags.BoolVar(&f.share, "share", false, "print the address of a page with the report, which the daemon shows to whoever has it for 14 days")
 	flags.BoolVar(&f.clients, "clients", false, "add what a person can do in common mail programs")
 	return cmd
 }
@@ -102,6 +103,8 @@ func (f *checkFlags) validate(cmd *cobra.Command, args []string) error {
 		return usage("check needs a domain, or - to read domains from standard input", "for example: deliverd check example.com")
 	case slices.Contains(args, "-") && len(args) > 1:
 		return usage("- reads the domains from standard input: name none beside it", help)
+	case f.share && (len(args) > 1 || args[0] == "-"):
+		return usage("--share makes the page of one domain", help)
 	case f.lang != "en" && f.lang != "fi":
 		return usage("--lang is en or fi", help)
 	case f.resolver != "" && !isServer(f.resolver):
@@ -169,203 +172,19 @@ func (u *ui) checker(f *checkFlags) (*dnscheck.Resolver, dnscheck.Options, error
 	return resolver, o, nil
 }
 
-// checkRun checks the domains of one command line.
-type checkRun struct {
-	ui     *ui
-	flags  *checkFlags
-	sender *dnscheck.Sender
-	check  func(ctx context.Context, domain string) dnscheck.Report
-	failOn bool // findings decide about the exit status
-
-	stream  bool // one JSON document a line
-	checked atomic.Int64
-	printed int
-}
-
-// abreast is how many domains are checked at once.
-const abreast = 32
-
-// all checks domains and prints their reports.
-func (r *checkRun) all(ctx context.Context, args []string) error {
-	r.stream = args[0] == "-" || r.ui.json && len(args) > 1
-	many := r.stream || len(args) > 1
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	domains, readErr := slices.Values(args), error(nil)
-	if args[0] == "-" {
-		domains = lines(r.ui.in, &readErr)
+// shareReport has the daemon make a page for people who have no account.
+func (u *ui) shareReport(ctx context.Context, domain, lang string) error {
+	c, err := u.client()
+	if err != nil {
+		return err
 	}
-	stop := r.progress(args[0], many)
-	defer stop()
-	status := 0
-	for report := range inOrder(ctx, domains, r.one) {
-		if ctx.Err() != nil {
-			return failed("interrupted", "")
-		}
-		if !many {
-			stop()
-		}
-		if err := r.print(&report); err != nil {
-			return err
-		}
-		status = worse(status, r.status(&report))
+	var share console.Share
+	if err := c.Do(ctx, http.MethodPost, "/v1/domains/"+url.PathEscape(domain)+"/share", nil, console.ShareRequest{Lang: lang}, &share); err != nil {
+		return err
 	}
-	if readErr != nil {
-		return failed("standard input: "+readErr.Error(), "give one domain a line")
+	if u.json {
+		return u.printJSON(share)
 	}
-	if status != 0 {
-		return &exitError{status: status}
-	}
+	fmt.Fprintln(u.out, share.URL)
 	return nil
-}
-
-func (r *checkRun) one(ctx context.Context, domain string) dnscheck.Report {
-	defer r.checked.Add(1)
-	return r.check(ctx, domain)
-}
-
-// ahead is how many domains are checked beyond one that takes long, and how many
-// reports are held in memory at most.
-const ahead = 512
-
-// inOrder works on inputs, abreast at once, and yields the results in the order of
-// the inputs, so that a script can lay them beside its own list.
-func inOrder[T any](ctx context.Context, inputs iter.Seq[string], work func(context.Context, string) T) iter.Seq[T] {
-	return func(yield func(T) bool) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		results := make(chan chan T, ahead)
-		go func() {
-			defer close(results)
-			slots := make(chan struct{}, abreast)
-			for input := range inputs {
-				result := make(chan T, 1)
-				select {
-				case results <- result:
-				case <-ctx.Done():
-					return
-				}
-				slots <- struct{}{} // whatever is under way ends with ctx
-				go func() {
-					defer func() { <-slots }()
-					result <- work(ctx, input)
-				}()
-			}
-		}()
-		for result := range results {
-			if !yield(<-result) {
-				return
-			}
-		}
-	}
-}
-
-// maxDomainLine bounds a line of standard input; what is longer is no domain, and
-// its beginning tells which.
-const maxDomainLine = 4 << 10
-
-// lines yields the lines of in, but for empty ones and comments.
-func lines(in io.Reader, failed *error) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		r := bufio.NewReaderSize(in, maxDomainLine)
-		for {
-			line, more, err := r.ReadLine()
-			text := strings.TrimSpace(string(line))
-			for more && err == nil {
-				_, more, err = r.ReadLine()
-			}
-			if text != "" && text[0] != '#' && !yield(text) {
-				return
-			}
-			if err != nil {
-				if !errors.Is(err, io.EOF) {
-					*failed = err
-				}
-				return
-			}
-		}
-	}
-}
-
-// progress says on standard error how far the check is, once it takes more than a
-// second. The function that it returns ends that.
-func (r *checkRun) progress(domain string, many bool) (stop func()) {
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for n := 0; ; n++ {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-			}
-			switch {
-			case many && n%5 == 0:
-				fmt.Fprintf(r.ui.err, "%d domains checked\n", r.checked.Load())
-			case !many && n == 0:
-				fmt.Fprintf(r.ui.err, "checking %s ...\n", domain)
-			}
-		}
-	}()
-	return sync.OnceFunc(func() { close(done); <-ended })
-}
-
-func (r *checkRun) print(report *dnscheck.Report) error {
-	switch {
-	case r.flags.allowlist != "" && (r.ui.json || r.stream):
-		return r.encode(struct {
-			Domain    string            `json:"domain"`
-			Verdict   dnscheck.Verdict  `json:"verdict"`
-			Provider  *dnscheck.Product `json:"provider,omitempty"`
-			Behind    *dnscheck.Product `json:"behind,omitempty"`
-			Allowlist []dnscheck.Advice `json:"allowlist"`
-		}{report.Domain, report.Verdict, report.Provider, report.Behind, report.Allowlist})
-	case r.ui.json || r.stream:
-		return r.encode(report)
-	}
-	if r.printed++; r.printed > 1 {
-		fmt.Fprint(r.ui.out, "\n\n")
-	}
-	p := reportPrinter{ui: r.ui, story: console.TellDomain(report, r.sender, console.Telling{Lang: r.flags.lang, Now: time.Now()})}
-	if r.flags.allowlist != "" {
-		p.allowlist()
-	} else {
-		p.report()
-	}
-	return nil
-}
-
-// encode writes one document: on a line of its own if there are more.
-func (r *checkRun) encode(v any) error {
-	if !r.stream {
-		return r.ui.printJSON(v)
-	}
-	enc := json.NewEncoder(r.ui.out)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-// status is the exit status that a report deserves.
-func (r *checkRun) status(report *dnscheck.Report) int {
-	bad := threshold(r.flags.failOn)
-	switch {
-	case report.Verdict == dnscheck.Unknown:
-		return exitNotFound
-	case r.flags.allowlist != "" && len(report.Allowlist) == 0:
-		return exitNotFound
-	case r.failOn && slices.ContainsFunc(report.Findings, func(f dnscheck.Finding) bool { return slices.Contains(bad, f.State) }):
-		return exitFailed
-	}
-	return 0
-}
-
-// worse is the status of two checks together: what is known to be bad counts more
-// than what is not known.
-func worse(a, b int) int {
-	if a == exitFailed || b == exitFailed {
-		return exitFailed
-	}
-	return max(a, b)
 }
