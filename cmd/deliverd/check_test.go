@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -158,4 +159,75 @@ func TestInOrder(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Work of more than a second says so on standard error, and nothing else does.
+func TestCheckProgress(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args []string
+		in   string
+		took time.Duration
+		want string
+	}{
+		{[]string{"a.example"}, "", 900 * time.Millisecond, ""},
+		{[]string{"a.example"}, "", 2500 * time.Millisecond, "checking a.example ...\n"},
+		{[]string{"a.example", "b.example"}, "", 1500 * time.Millisecond, "0 domains checked\n"},
+		{[]string{"-"}, strings.Repeat("a.example\n", 3*abreast), 2500 * time.Millisecond, "0 domains checked\n64 domains checked\n"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var out, errs strings.Builder
+			run := checkRun{
+				ui: &ui{in: strings.NewReader(c.in), out: &out, err: &errs}, flags: &checkFlags{failOn: "fail"},
+				check: func(_ context.Context, domain string) dnscheck.Report {
+					time.Sleep(c.took)
+					return dnscheck.Report{Domain: domain, Verdict: dnscheck.Arrives}
+				},
+			}
+			if err := run.all(t.Context(), c.args); err != nil {
+				t.Error(err)
+			}
+			if errs.String() != c.want {
+				t.Errorf("%q for %v says %q, want %q", c.args, c.took, errs.String(), c.want)
+			}
+		})
+	}
+}
+
+func TestCheckStatus(t *testing.T) {
+	t.Parallel()
+	report := func(v dnscheck.Verdict, states ...dnscheck.State) *dnscheck.Report {
+		r := &dnscheck.Report{Verdict: v}
+		for _, s := range states {
+			r.Findings = append(r.Findings, dnscheck.Finding{State: s})
+		}
+		return r
+	}
+	for _, c := range []struct {
+		failOn string
+		report *dnscheck.Report
+		want   int
+	}{
+		{"fail", report(dnscheck.Arrives), 0},
+		{"fail", report(dnscheck.Arrives, dnscheck.StateWarn, dnscheck.StateInfo, dnscheck.StateOK, dnscheck.StateUnknown), 0},
+		{"fail", report(dnscheck.Arrives, dnscheck.StateInfo, dnscheck.StateFail), exitFailed},
+		{"warn", report(dnscheck.Arrives, dnscheck.StateInfo), 0},
+		{"warn", report(dnscheck.Arrives, dnscheck.StateWarn), exitFailed},
+		{"warn", report(dnscheck.Arrives, dnscheck.StateFail), exitFailed},
+		{"info", report(dnscheck.Arrives, dnscheck.StateInfo), exitFailed},
+		{"info", report(dnscheck.Arrives, dnscheck.StateOK), 0},
+		{"fail", report(dnscheck.Unknown, dnscheck.StateUnknown), exitNotFound},
+		{"fail", report(dnscheck.Unknown, dnscheck.StateFail), exitNotFound},
+		{"fail", report(dnscheck.Undeliverable, dnscheck.StateFail), exitFailed},
+	} {
+		run := checkRun{flags: &checkFlags{failOn: c.failOn}, failOn: true}
+		if got := run.status(c.report); got != c.want {
+			t.Errorf("--fail-on %s, %s %v: %d, want %d", c.failOn, c.report.Verdict, c.report.Findings, got, c.want)
+		}
+	}
+	for _, c := range [][3]int{{0, exitNotFound, exitNotFound}, {exitNotFound, exitFailed, exitFailed}, {exitFailed, exitNotFound, exitFailed}, {0, 0, 0}} {
+		if got := worse(c[0], c[1]); got != c[2] {
+			t.Errorf("worse(%d, %d) = %d", c[0], c[1], got)
+		}
+	}
 }
