@@ -30,8 +30,9 @@ const (
 	// waits for its turn.
 	runsAtOnce = 16
 	runWait    = 5 * time.Second
-	// runsKnown is how many reports are remembered, some 10 KiB each.
-	runsKnown = 2000
+	// runsKnown is how many reports are remembered: some 10 KiB each, 1 MiB where a zone
+	// does its worst.
+	runsKnown = 500
 	// callerBurst runs are free for a caller, then one every callerEvery: a support team
 	// looks at some domains an hour, and a scanner at thousands.
 	callerBurst = 30
@@ -113,11 +114,8 @@ func (m *domainRuns) begin(q *domainQuery, now time.Time) (run *domainRun, first
 	return run, true
 }
 
-// forget makes room: what has expired, and if that is nothing, what expires first.
+// forget drops what has expired, and what expires first if that leaves no room.
 func (m *domainRuns) forget(now time.Time) {
-	if len(m.known) < runsKnown {
-		return
-	}
 	oldest := ""
 	for key, run := range m.known {
 		switch {
