@@ -133,5 +133,5 @@ type History struct {
 	// SlowDelayMS is the time within which nine of ten were handed over.
 	SlowDelayMS int64          `json:"slow_delay_ms,omitempty"`
 	TLS         map[string]int `json:"tls,omitempty"` // messages by TLS version
-	LastReplies    []string       `json:"last_replies,omitempty"`
+	LastReplies []string       `json:"last_replies,omitempty"`
 }
