@@ -182,13 +182,10 @@ func (s *survey) aligned(ctx context.Context) {
 		return
 	}
 	policy := discoverDMARC(ctx, s, lowerASCII(u.From), true, true)
-	if policy.err != nil {
-		return
+	if policy.err != nil || policy.record == nil {
+		return // without a record nobody asks for alignment, and no tree says who belongs to whom
 	}
-	adkim, aspf := "r", "r"
-	if policy.record != nil {
-		adkim, aspf = policy.record.adkim, policy.record.aspf
-	}
+	adkim, aspf := policy.record.adkim, policy.record.aspf
 	signed := slices.ContainsFunc(u.Keys, func(k SigningKey) bool { return s.alignedWith(ctx, &policy, k.Domain, adkim) })
 	sent := u.ReturnPath != "" && s.alignedWith(ctx, &policy, u.ReturnPath, aspf)
 	switch {

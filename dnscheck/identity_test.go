@@ -74,6 +74,8 @@ func TestOurSide(t *testing.T) {
 		{"envelope not aligned strictly", txt("_dmarc.good.example", "v=DMARC1; p=reject; aspf=s; rua=mailto:d@good.example"), "dmarc.spf_not_aligned", nil, Arrives, nil},
 		{"nothing aligned", txt("bounce.other.example", "v=spf1 ip4:192.0.2.33 -all"), "dmarc.not_aligned",
 			func(u *Sender) { u.ReturnPath, u.Keys = "bounce.other.example", nil }, Held, nil},
+		{"nothing aligned, and no DMARC", "_dmarc.good.example. TXT -\n" + txt("bounce.other.example", "v=spf1 ip4:192.0.2.33 -all"), "dmarc.missing",
+			func(u *Sender) { u.ReturnPath, u.Keys = "bounce.other.example", nil }, Arrives, nil},
 		{"key missing", "d1._domainkey.good.example. TXT -", "dkim.missing", nil, Held, nil},
 		{"key twice", dkim("v=DKIM1; k=ed25519; p=AA==") + dkim("v=DKIM1; k=rsa; p=AA=="), "dkim.multiple", nil, Held, nil},
 		{"key revoked", dkim("v=DKIM1; k=ed25519; p="), "dkim.revoked", nil, Held, nil},
