@@ -74,8 +74,8 @@ func (q *Queue) Message(ctx context.Context, id mail.ID) (mail.Message, error) {
 }
 
 // Cancel asks that no further attempt of a message begins; nil means that the wish is
-// safe. An attempt under way is stopped if it has not come to the mail's body, and
-// may yet succeed. ErrNotFound: it is not waiting. A *mail.Problem: it has ended.
+// safe. An attempt under way is stopped if its final dot has not been sent, and may
+// yet succeed. ErrNotFound: it is not waiting. A *mail.Problem: it has ended.
 func (q *Queue) Cancel(ctx context.Context, id mail.ID, by, reason string) error {
 	sh, _, _, err := q.find(ctx, id)
 	if err != nil {

@@ -69,9 +69,9 @@
 // dot; a dot that is already out when the lease ends may be followed by the other
 // node's.
 //
-// Attempt.Proceed answers at both of its moments alike: it says ErrSuperseded and
-// ErrCancelled also before the final dot. Whoever has sent DATA goes on regardless
-// (law 4), and stops only for ErrExpired and ErrInterrupted.
+// Attempt.Proceed answers at both of its moments alike: it says ErrSuperseded also
+// before the final dot. Whoever has sent DATA goes on regardless (law 4), and stops for
+// ErrExpired, ErrCancelled and ErrInterrupted.
 //
 // # Shards
 //

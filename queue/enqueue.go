@@ -99,7 +99,7 @@ func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]by
 		q.orphan(sh, m.ID)
 		return mail.Receipt{}, q.storeProblem(err)
 	case won != nil: // another process was first with this idempotency key
-		q.enters.end(m.ID)
+		q.enters.forget(m.ID)
 		q.discard(sh, r, rev)
 		return q.replay(ctx, m, won, requestHash, nil)
 	}
@@ -370,21 +370,25 @@ func (q *Queue) entered(sh *shard, r *record, rev uint64) {
 	if err != nil {
 		return
 	}
-	hand := func() {
-		q.hot.put(r, rev)
-		q.sayRevision(sh, r, rev) // before a worker can add to the story
-		q.sched.put(id, sh.n, rev, r.index(q.session))
-	}
 	ours := sh.ours()
 	if ours {
-		hand()
+		q.hot.put(r, rev)
+		q.sayRevision(sh, r, rev) // before a worker can add to the story
 	}
-	if q.enters.end(r.Message.ID) {
-		q.sched.mark(id, flagSuperseded)
-	}
-	// A shard won meanwhile skipped the record, as it was still entering.
+	q.enters.end(r.Message.ID, func(superseded bool) {
+		if !ours {
+			return
+		}
+		x := r.index(q.session)
+		if superseded {
+			x.wish |= flagSuperseded
+		}
+		q.sched.put(id, sh.n, rev, x)
+	})
+	// A shard won meanwhile skipped the record, as it was still entering. It is read
+	// back, so that its supersede key is looked up: nobody could mark it till now.
 	if !ours && sh.ours() {
-		hand()
+		q.adopt(sh, r.Message.ID, 0)
 	}
 }
 
@@ -404,7 +408,7 @@ func (q *Queue) orphan(sh *shard, id mail.ID) {
 			q.orphan(sh, id)
 			return
 		}
-		q.enters.end(id)
+		q.enters.forget(id)
 		if sh.ours() {
 			q.adopt(sh, id, 0)
 		}

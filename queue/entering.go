@@ -27,14 +27,19 @@ func (e *entering) has(id mail.ID) bool {
 	return e.byID[id] != nil
 }
 
-// end reports whether a newer message came meanwhile.
-func (e *entering) end(id mail.ID) (superseded bool) {
+// end hands the message on, told whether a newer one came meanwhile. Whoever brings a
+// newer one finds the message here before hand, or after it where hand put it; hand
+// must not block.
+func (e *entering) end(id mail.ID, hand func(superseded bool)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	st := e.byID[id]
 	delete(e.byID, id)
-	return st != nil && st.superseded
+	hand(st != nil && st.superseded)
 }
+
+// forget is end for a message that is handed on to nobody.
+func (e *entering) forget(id mail.ID) { e.end(id, func(bool) {}) }
 
 // supersede tells the Enqueue that has the message, if one has.
 func (e *entering) supersede(id mail.ID) bool {

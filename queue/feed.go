@@ -45,7 +45,6 @@ type feed struct {
 	sh       *shard
 	box      *outbox
 	said     uint64 // the mark when the ownership began
-	base     uint64 // the last revision before it began
 	started  bool
 	next     uint64 // where to go on after a break
 	adopting chan struct{}
@@ -57,7 +56,8 @@ func (f *feed) follow(ctx context.Context) error {
 		return err
 	}
 	if !f.started {
-		f.base, f.started = st.CachedInfo().State.LastSeq, true
+		f.sh.base.Store(st.CachedInfo().State.LastSeq)
+		f.started = true
 	}
 	c := jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{kvSubject(f.sh.bucket, "*")},
@@ -124,7 +124,7 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 		return
 	}
 	ours := x.writer == f.q.session
-	if ours && (rev > f.base || f.q.enters.has(key)) {
+	if ours && (rev > f.sh.base.Load() || f.q.enters.has(key)) {
 		f.box.saw(rev, true) // whoever wrote it says it
 		return
 	}

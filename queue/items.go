@@ -39,8 +39,7 @@ const (
 	flagDelayed    flags = 1 << iota // at least one attempt ended without a decision
 	flagSuperseded                   // a newer message was accepted
 	flagCancelled
-	flagWished // the record holds a wish: look at it before anything else
-	flagGone   // the shard was lost while a worker had it
+	flagGone // the shard was lost while a worker had it
 )
 
 // handle is an item's place in the slab.

@@ -22,8 +22,8 @@ import (
 //
 //   - A node that stops in order leaves a mark with each shard that it gives up: who
 //     takes such a shard has no doubts but those that were there before.
-//   - Without the mark, whatever another session wrote and was due before the shard
-//     was taken may have been under way.
+//   - Without the mark, whatever was written and due before the shard was taken may
+//     have been under way, whoever wrote it.
 //   - Where one process has the store to itself, a journal makes that exact: a file
 //     with the ids under way, written without fsync, which outlives a process that is
 //     killed, though not the machine. It counts only within the boot in which it was
@@ -143,12 +143,17 @@ func (j *journal) close() error {
 // doubts reports whether the message may have been under way when the process ended
 // that had it before.
 func (j *journal) doubts(id mail.ID, due int64) bool {
+	return j == nil || due <= j.general || j.names(id)
+}
+
+// names reports whether the message was under way when a process ended.
+func (j *journal) names(id mail.ID) bool {
 	if j == nil {
-		return true
+		return false
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return due <= j.general || j.left[id] != nil
+	return j.left[id] != nil
 }
 
 // settled forgets a doubt: the message has a new revision.
@@ -169,7 +174,15 @@ func (j *journal) settled(id mail.ID) {
 // without having recorded that.
 func (q *Queue) doubtful(h *hand) bool {
 	due := h.r.Due.UnixMilli()
-	if h.r.writer == q.session || due > h.sh.doubt.Load() {
+	if due > h.sh.doubt.Load() {
+		return false
+	}
+	if q.journal.names(h.r.Message.ID) {
+		return true
+	}
+	// A record that we wrote ourselves, since the shard is ours, nobody else has tried.
+	// One from before an earlier owner may have, whoever wrote it.
+	if ours := h.r.writer == "" || h.r.writer == q.session; ours && h.rev > h.sh.base.Load() {
 		return false
 	}
 	return q.journal.doubts(h.r.Message.ID, due)

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"math"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,12 @@ type shard struct {
 	// doubt is when the shard was taken from a node that did not give it up in order, in
 	// Unix milliseconds; 0 if it did. See Queue.doubtful.
 	doubt atomic.Int64
+	// base is the last revision before this ownership: what came later no earlier owner
+	// can have tried. The largest until it is known.
+	base atomic.Uint64
+	// leaving: it goes to another node as soon as no attempt is under way, and none
+	// begins.
+	leaving atomic.Bool
 
 	mu    sync.Mutex
 	box   *outbox // guarded by mu: of the present ownership, nil if it is not ours
@@ -36,7 +43,6 @@ type shard struct {
 
 	// The fields below belong to keepLeases.
 	rev     uint64 // of the lease
-	leaving bool   // given to another node as soon as no attempt is under way
 	stop    context.CancelFunc
 	feed    sync.WaitGroup
 	scanned atomic.Bool
@@ -75,14 +81,14 @@ func (q *Queue) keepLeases() {
 		}
 		owned := 0
 		for _, sh := range q.shards {
-			if sh.stop != nil && !sh.leaving {
+			if sh.stop != nil && !sh.leaving.Load() {
 				owned++
 			}
 		}
 		for _, sh := range q.shards {
 			switch {
 			case sh.stop != nil:
-				if !sh.leaving && owned > fair {
+				if !sh.leaving.Load() && owned > fair {
 					owned--
 					q.leave(sh)
 				}
@@ -161,7 +167,9 @@ func (q *Queue) acquire(sh *shard) bool {
 		}
 		return false // the lease lapses, or is taken again
 	}
-	sh.rev, sh.leaving = seq, false
+	sh.rev = seq
+	sh.leaving.Store(false)
+	sh.base.Store(math.MaxUint64)
 	sh.mu.Lock()
 	sh.box, sh.saved = newOutbox(), saved
 	box := sh.box
@@ -176,7 +184,7 @@ func (q *Queue) acquire(sh *shard) bool {
 
 // renew keeps a lease, or notices that it is lost.
 func (q *Queue) renew(sh *shard) {
-	if sh.leaving && q.sched.taken(sh.n) == 0 {
+	if sh.leaving.Load() && q.sched.taken(sh.n) == 0 {
 		q.saveMark(q.ctx, sh)
 		q.leaveInOrder(q.ctx, sh)
 		q.lose(sh)
@@ -205,7 +213,7 @@ func (q *Queue) renew(sh *shard) {
 
 // leave stops taking from a shard that another node shall have.
 func (q *Queue) leave(sh *shard) {
-	sh.leaving = true
+	sh.leaving.Store(true)
 	sh.stop()
 	sh.feed.Wait()
 	q.sched.drop(sh.n)
@@ -216,7 +224,8 @@ func (q *Queue) lose(sh *shard) {
 	sh.deadline.Store(0)
 	sh.stop()
 	sh.feed.Wait()
-	sh.stop, sh.leaving = nil, false
+	sh.stop = nil
+	sh.leaving.Store(false)
 	q.sched.drop(sh.n)
 	sh.mu.Lock()
 	sh.box = nil
@@ -240,7 +249,9 @@ func (q *Queue) giveUp() error {
 		}
 	}
 	if !q.o.Alone {
-		_ = q.store.remove(ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), casNone) // else it lapses
+		// A marker counts as a node until it lapses (fairShare): as soon as may be. Without
+		// one, the key itself lapses with the lease.
+		_, _ = q.store.putWith(ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), nil, casNone, marker(time.Second))
 	}
 	return errors.Join(errs...)
 }

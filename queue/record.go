@@ -95,7 +95,7 @@ const (
 	fieldSigned = "signed"
 )
 
-// sealData seals m.Data into the record.
+// sealData seals the message's Data into the record, which forgets it in clear.
 func (r *record) sealData(ring *KeyRing, until time.Time) error {
 	plain, err := json.Marshal(r.Message.Data)
 	if err != nil {
@@ -103,6 +103,7 @@ func (r *record) sealData(ring *KeyRing, until time.Time) error {
 	}
 	r.sealed, err = ring.Seal(r.Message.ID, fieldData, plain, until)
 	clear(plain)
+	r.Message.Data = nil // the caller's own is its own
 	return err
 }
 

@@ -399,35 +399,39 @@ func (s *sched) freed(t taken) {
 	s.wake()
 }
 
-// back returns a taken item to wait for its next attempt.
-func (s *sched) back(t taken, rev uint64, x index) {
+// back returns a taken item to wait for its next attempt. False: its shard was lost
+// meanwhile, and the item is forgotten.
+func (s *sched) back(t taken, rev uint64, x index) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freed(t)
 	if s.items.at(t.h).flags&flagGone != 0 {
 		s.forget(t.h)
-		return
+		return false
 	}
 	s.schedule(t.h, rev, x)
+	return true
 }
 
-// again returns a taken item as it was, to be due at the given time.
-func (s *sched) again(t taken, due time.Time) {
+// again returns a taken item as it was, to be due at the given time. False: its shard
+// was lost meanwhile, and the item is forgotten.
+func (s *sched) again(t taken, due time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.freed(t)
 	it := s.items.at(t.h)
 	if it.flags&flagGone != 0 {
 		s.forget(t.h)
-		return
+		return false
 	}
 	it.due = due.UnixMilli()
 	if it.flags&(flagSuperseded|flagCancelled) != 0 {
 		s.end(t.h)
-		return
+		return true
 	}
 	it.place = placeWaiting
 	s.timers.push(t.h)
+	return true
 }
 
 // done forgets a taken item: its record is settled, or another's.

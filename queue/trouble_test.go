@@ -191,19 +191,19 @@ func TestAuditFindsWhatTheStoreLost(t *testing.T) {
 	for i := range 20 {
 		b.enqueue(b.message("invite", fmt.Sprintf("p%d@nordlys.example", i), fmt.Sprint(i)))
 	}
-	lost, overdue := b.message("invite", "lost@nordlys.example", "lost"), b.message("invite", "overdue@nordlys.example", "overdue")
-	for _, m := range []*mail.Message{lost, overdue} {
-		m.ExpiresAt = m.QueuedAt.Add(100 * time.Millisecond)
-		b.enqueue(m)
-	}
-	stop := b.work(func(ctx context.Context, a *mail.Attempt) mail.Outcome {
-		if a.Message.ID == lost.ID || a.Message.ID == overdue.ID {
-			return mail.Outcome{Local: "never"}
-		}
-		return accept(ctx, a)
-	})
+	stop := b.work(accept)
 	b.until(20)
 	stop()
+	// These have expired before anybody works: neither is ended in time, however slow the
+	// test.
+	lost, overdue := b.message("invite", "lost@nordlys.example", "lost"), b.message("invite", "overdue@nordlys.example", "overdue")
+	for _, m := range []*mail.Message{lost, overdue} {
+		m.ExpiresAt = m.QueuedAt
+		b.enqueue(m)
+		if err := b.q.Said(t.Context(), m.ID, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// An event that stands in the log twice is no reason for an alarm.
 	twice := mail.NewEvent(b.message("invite", "x@nordlys.example", "x"), mail.StateQueued, 0, time.Now())
 	twice.ExpiresAt = time.Now().Add(-time.Hour)

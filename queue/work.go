@@ -94,7 +94,7 @@ type hand struct {
 
 // run does one thing with the message: ends it, or tries it once.
 func (h *hand) run(ctx context.Context) {
-	if !h.sh.owned(h.q.mono()) {
+	if !h.sh.owned(h.q.mono()) || h.sh.leaving.Load() {
 		h.again(time.Second) // until it is ours again, or dropped
 		return
 	}
@@ -142,7 +142,16 @@ func (h *hand) read(ctx context.Context) bool {
 // again gives the message back as it was, to be due after a while.
 func (h *hand) again(after time.Duration) {
 	now, _ := h.q.clock.now()
-	h.q.sched.again(h.t, now.Add(after))
+	h.returned(h.q.sched.again(h.t, now.Add(after)))
+}
+
+// returned takes the message in afresh that the scheduler did not keep: its shard was
+// lost while it was in hand, and may be ours once more. That ownership's feed has left
+// it to us.
+func (h *hand) returned(kept bool) {
+	if !kept && h.sh.ours() {
+		h.q.wg.Go(func() { h.q.adopt(h.sh, mail.IDFromBytes(h.t.id), 0) })
+	}
 }
 
 // postpone gives the message back after a fault of the store's.
@@ -371,9 +380,11 @@ func (h *hand) finish(e mail.Event) {
 	h.q.forget(h.r.Message.ID)
 	h.q.journal.settled(h.r.Message.ID)
 	h.q.sched.done(h.t)
-	if ok {
-		h.q.sayNew(h.sh, h.r, h.rev, []mail.Event{e})
+	if !ok {
+		h.returned(false)
+		return
 	}
+	h.q.sayNew(h.sh, h.r, h.rev, []mail.Event{e})
 }
 
 // delay writes when the message is tried again. The signed bytes are written once,
@@ -395,10 +406,11 @@ func (h *hand) delay(st step, signed []byte) {
 	h.q.journal.settled(h.r.Message.ID)
 	if !ok {
 		h.q.sched.done(h.t)
+		h.returned(false)
 		return
 	}
 	h.q.sayNew(h.sh, h.r, h.rev, facts)
-	h.q.sched.back(h.t, h.rev, h.r.index(h.q.session))
+	h.returned(h.q.sched.back(h.t, h.rev, h.r.index(h.q.session)))
 }
 
 // keepSigned queues the write of the signed bytes, ahead of the record's in the same
