@@ -53,8 +53,14 @@ const (
 // with the embedded one that is ours to do, and every acknowledged message is there
 // afterwards.
 func (d *Daemon) watchStore(ctx context.Context) {
+	d.tendStore(ctx, healthEvery, sickFor, roomToRestart)
+}
+
+// tendStore looks after the store every so often, and restarts it when it has been
+// sick for so long and there is room.
+func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room uint64) {
 	var sickSince time.Time
-	for sleep(ctx, healthEvery) {
+	for sleep(ctx, every) {
 		err := d.queue.Healthy(ctx)
 		if ctx.Err() != nil {
 			return
@@ -70,10 +76,10 @@ func (d *Daemon) watchStore(ctx context.Context) {
 			sickSince = time.Now()
 			d.log.Error("the store takes no writes; new mail is refused until it does", "error", err)
 		}
-		if d.embedded == nil || time.Since(sickSince) < sickFor {
+		if d.embedded == nil || time.Since(sickSince) < sick {
 			continue
 		}
-		if free, err := freeBytes(d.config.Data); err == nil && free < roomToRestart {
+		if free, err := freeBytes(d.config.Data); err == nil && free < room {
 			d.log.Error("the disk is full; free some space and the store recovers by itself", "free_mib", free>>20, "data", d.config.Data)
 			sickSince = time.Now() // say it again, not every two seconds
 			continue
