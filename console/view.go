@@ -43,7 +43,8 @@ type ViewOptions struct {
 // Log is the event log, as a View follows it.
 type Log struct {
 	// Events yields the events after a place in their order and then waits for new
-	// ones until ctx ends. An error ends it; the View asks again.
+	// ones until ctx ends. An error with a place says that the event there can't be
+	// read; one without ends it, and the View asks again.
 	Events func(ctx context.Context, after uint64) iter.Seq2[mail.LoggedEvent, error]
 	// Bounds returns the places of the oldest and the newest event that the log holds,
 	// 0 and 0 when it is empty. It tells the View whether it still fits the log. Nil
@@ -145,7 +146,7 @@ func (v *View) follow(ctx context.Context, log Log) error {
 	ended := make(chan error, 1)
 	after := v.hub.place()
 	pump.Go(func() {
-		ended <- pumpEvents(ctx, log.Events(ctx, after), events)
+		ended <- v.pump(ctx, log.Events(ctx, after), events)
 		close(events)
 	})
 
@@ -177,10 +178,16 @@ func (v *View) follow(ctx context.Context, log Log) error {
 
 var errLogEnded = errors.New("the event log ended")
 
-func pumpEvents(ctx context.Context, log iter.Seq2[mail.LoggedEvent, error], events chan<- mail.LoggedEvent) error {
+// pump passes events on. One that can't be read is passed on as a place alone, which
+// the view moves past.
+func (v *View) pump(ctx context.Context, log iter.Seq2[mail.LoggedEvent, error], events chan<- mail.LoggedEvent) error {
 	for e, err := range log {
-		if err != nil {
+		switch {
+		case err != nil && e.Seq == 0:
 			return err
+		case err != nil:
+			v.log.Warn("an event that can't be read is left out of the view", "error", err)
+			e.Event = mail.Event{}
 		}
 		select {
 		case events <- e:

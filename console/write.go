@@ -61,6 +61,9 @@ func foldBatch(ctx context.Context, tx *sql.Tx, batch []mail.LoggedEvent) (map[m
 
 	touched := map[mail.ID]*standing{}
 	for _, e := range batch {
+		if e.State == "" {
+			continue // no fact, see pump
+		}
 		e.ID = factID(e)
 		if err := keepEvent(ctx, insert, e); err != nil {
 			return nil, err

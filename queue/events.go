@@ -64,9 +64,9 @@ func (q *Queue) Bounds(ctx context.Context) (first, last uint64, err error) {
 }
 
 // Events replays the log from after a place and then follows it until ctx ends or the
-// loop is left. It survives the server's restarts: an error that it yields says that
-// one event could not be read, or, at last, why it ended; what is good comes once and
-// in order. The same event may stand in the log twice. Where states are named, only
+// loop is left. It survives the server's restarts: an error that it yields beside a
+// place says that the event there can't be read, and one without a place, at last, why
+// it ended; what is good comes once and in order. The same event may stand in the log twice. Where states are named, only
 // events of these come, and the others cost nothing.
 func (q *Queue) Events(ctx context.Context, after uint64, states ...mail.State) iter.Seq2[mail.LoggedEvent, error] {
 	return func(yield func(mail.LoggedEvent, error) bool) {

@@ -52,8 +52,12 @@ func (s *suppressor) follow(ctx context.Context) error {
 		return err
 	}
 	for e, err := range s.d.queue.Events(ctx, place, suppressorStates...) {
-		if err != nil {
+		switch {
+		case err != nil && e.Seq == 0:
 			return err
+		case err != nil: // one that is none: read again it is none again
+			s.d.log.Warn("an event that can't be read is left out of the suppressions", "error", err)
+			continue
 		}
 		if err := s.apply(ctx, e.Event); err != nil {
 			return err // from the saved place again
