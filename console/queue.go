@@ -15,7 +15,7 @@ type Queue struct {
 	Waiting int       `json:"waiting"` // messages that have not ended
 	Sending int       `json:"sending"` // of them, those with an attempt under way
 	Delayed int       `json:"delayed"` // of them, those with a failed attempt behind them
-	// Expiring is how many expire within the next 10 minutes.
+	// Expiring is how many expire within the next 5 minutes.
 	Expiring int `json:"expiring"`
 	// Oldest is when the oldest of them was queued.
 	Oldest     time.Time `json:"oldest,omitzero"`
