@@ -34,7 +34,8 @@ func (d *Daemon) newSettings(c *Config) (*settings, error) {
 		return nil, fmt.Errorf("templates.dir: %w", err)
 	}
 	s.preparer = &mail.Preparer{
-		Kinds: c.kinds(), Templates: s.templates, From: c.Send.From, FromDomains: c.fromDomains(),
+		Kinds:     d.config.kinds(), // the queue's, which stay until a restart
+		Templates: s.templates, From: c.Send.From, FromDomains: c.fromDomains(),
 		TenantDomains: d.tenantDomains,
 	}
 	if s.deliverer, err = d.newDeliverer(c, s.templates); err != nil {
@@ -94,12 +95,26 @@ func changedSections(a, b *Config) (names []string) {
 	return names
 }
 
-// restartOnly names the changed sections that a reload leaves as they were.
+// restartOnly names the changed sections, and keys of others, that a reload leaves as
+// they were.
 func restartOnly(a, b *Config) (names []string) {
 	for _, name := range changedSections(a, b) {
 		switch name {
-		case "data", "listen", "bounces", "nats", "keys", "log", "lab", "dns", "limits":
+		case "data", "listen", "bounces", "nats", "keys", "log", "lab", "dns", "limits", "kinds":
 			names = append(names, name)
+		}
+	}
+	for _, key := range []struct {
+		name    string
+		changed bool
+	}{
+		{"send.concurrency", a.Send.Concurrency != b.Send.Concurrency},
+		{"send.per_destination", a.Send.PerDestination != b.Send.PerDestination},
+		{"send.private_addresses", a.Send.PrivateAddresses != b.Send.PrivateAddresses},
+		{"send.return_path_domain", a.Send.ReturnPathDomain != b.Send.ReturnPathDomain},
+	} {
+		if key.changed {
+			names = append(names, key.name)
 		}
 	}
 	return names
