@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	neturl "net/url"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -210,6 +211,9 @@ func connect(e *embedded, url string, credentials Secret, log *slog.Logger) (*na
 		opts = append(opts, nats.UserCredentialBytes(text))
 	}
 	nc, err := nats.Connect(url, opts...)
+	if _, unreadable := errors.AsType[*neturl.Error](err); unreadable {
+		err = errors.New("it is no URL") // err quotes it, and a password may stand in it
+	}
 	if err != nil {
 		return nil, fmt.Errorf("can't connect to NATS at %s: %w; check nats.url and that the server runs", redactURL(url), err)
 	}

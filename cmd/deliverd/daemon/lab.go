@@ -25,11 +25,12 @@ func (c *Config) labDial() func(ctx context.Context, network, addr string) (net.
 	}
 }
 
-// redactURL drops a password that somebody wrote into a URL.
+// redactURL drops the user, the password or the token that somebody wrote into a URL.
 func redactURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {
 		return "the configured address"
 	}
-	return u.Redacted()
+	u.User = nil
+	return u.String()
 }
