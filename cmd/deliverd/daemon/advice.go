@@ -28,7 +28,9 @@ type domainsOf struct {
 }
 
 const (
-	tenantDomainsFor  = 10 * time.Minute
+	tenantDomainsFor = 10 * time.Minute
+	// tenantNoneFor is for a tenant without any: its first mails are being handed over.
+	tenantNoneFor     = 10 * time.Second
 	tenantDomainsMost = 10_000 // tenants
 	tenantDomainsTime = 50 * time.Millisecond
 )
@@ -52,12 +54,16 @@ func (d *Daemon) tenantDomains(tenant string) []string {
 	if err != nil {
 		domains = known.domains // what was known is better than nothing
 	}
+	keep := tenantDomainsFor
+	if len(domains) == 0 {
+		keep = tenantNoneFor
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.by == nil || len(t.by) >= tenantDomainsMost {
 		t.by = map[string]domainsOf{}
 	}
-	t.by[tenant] = domainsOf{domains, now.Add(tenantDomainsFor)}
+	t.by[tenant] = domainsOf{domains, now.Add(keep)}
 	return domains
 }
 
