@@ -10,8 +10,7 @@ import (
 //	queued ─▶ sending ─▶ accepted            (then perhaps returned, complained)
 //	  ▲         │  ├───▶ refused
 //	  └ delayed ◀┘  └───▶ expired
-//	 queued, delayed ──▶ superseded, cancelled, expired
-//	 (not queued at all) suppressed
+//	 queued, delayed ──▶ superseded, cancelled, expired, suppressed
 type State string
 
 // The states of a message. The first three are open, the next six terminal: every

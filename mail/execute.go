@@ -6,6 +6,7 @@ import (
 	htmltemplate "html/template"
 	"io"
 	"maps"
+	"path"
 	"strings"
 	"time"
 )
@@ -57,7 +58,8 @@ func (t *Templates) zone(data map[string]any) (*time.Location, error) {
 		return known.(*time.Location), nil
 	}
 	zone, err := time.LoadLocation(name)
-	if err != nil || name == "" || zone == time.Local {
+	// One spelling a zone, so that no more are remembered than there are.
+	if err != nil || name == "" || zone == time.Local || path.Clean(name) != name {
 		return nil, errZone
 	}
 	t.zones.Store(name, zone)

@@ -80,7 +80,7 @@ func (p *Preparer) begin(r Request) Message {
 	if p.Now != nil {
 		now = p.Now
 	}
-	queued := now().UTC().Truncate(time.Millisecond)
+	queued := now().UTC().Truncate(time.Microsecond) // what the log's readers keep
 	m := Message{
 		ID: NewID(queued), Kind: r.Kind, Tenant: r.Tenant, TenantName: strings.TrimSpace(r.TenantName),
 		ToName: strings.TrimSpace(r.ToName), PersonID: r.PersonID,

@@ -18,7 +18,7 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 func newPreparer(t testing.TB) *Preparer {
 	return &Preparer{
 		Kinds: DefaultKinds(), Templates: shippedTemplates(t), From: "Acme <no-reply@acme.example>",
-		FromDomains: []string{"Mail.Acme.example"}, Now: func() time.Time { return noon.Add(123456 * time.Nanosecond) },
+		FromDomains: []string{"Mail.Acme.example"}, Now: func() time.Time { return noon.Add(456 * time.Nanosecond) },
 		TenantDomains: func(tenant string) []string { return map[string][]string{"04711": {"nordlys.fi"}}[tenant] },
 	}
 }
