@@ -85,7 +85,7 @@
 // # Newest wins
 //
 // Messages with one supersede key are ordered by QueuedAt, and by id in the same
-// nanosecond. Before every attempt the owner looks into DELIVERD_LATEST; when no other
+// microsecond. Before every attempt the owner looks into DELIVERD_LATEST; when no other
 // process can enqueue (Options.Alone) a record that this process took in is not looked
 // up, as Enqueue itself marks the older message in memory before it returns. A lookup
 // is a direct get of some 60 µs.
