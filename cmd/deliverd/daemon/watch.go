@@ -26,7 +26,7 @@ func (d *Daemon) auditLoop(ctx context.Context) {
 		}
 		d.metrics.audited(a)
 		if len(a.Lost) > 0 {
-			d.log.Error("accepted messages are in no store and have no end: run `deliverd verify`, restore from a replica or the backup, and tell the people concerned",
+			d.log.Error("accepted messages are in no store and have no end: restore from a replica or the backup, and tell the people concerned",
 				"messages", a.Lost)
 		}
 		if len(a.Overdue) > 0 {
