@@ -272,6 +272,9 @@ func (c *Config) Validate() error {
 			complain("%s: %v", name, err)
 		}
 	}
+	if strings.HasPrefix(string(c.Keys.Seal), "env:") {
+		complain("keys.seal: the key ring is a file that deliverd writes to; use \"file:PATH\"")
+	}
 	for i, k := range c.DKIM {
 		if err := k.Key.check(); err != nil {
 			complain("dkim[%d].key: %v", i, err)

@@ -53,19 +53,20 @@ func TestExampleLoadsAndIsComplete(t *testing.T) {
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ text, want string }{
-		"unknown key":         {"[listen]\nhtp = \"127.0.0.1:1\"\n", `:2:1: unknown key "listen.htp"; did you mean "listen.http"?`},
-		"unknown section":     {"[lisen]\nhttp = \"\"\n", `did you mean "listen"?`},
-		"unknown in array":    {"[[dkim]]\ndomain = \"a.example\"\nselektor = \"s\"\n", `did you mean "dkim.selector"?`},
-		"unknown in kind":     {"[kinds.pin]\nvalid_fro = \"1m\"\n", `did you mean "kinds.pin.valid_for"?`},
-		"wrong type":          {"[send]\nconcurrency = \"many\"\n", `:2:15:`},
-		"not a duration":      {"[kinds.pin]\nvalid_for = \"soon\"\n", `"soon" is not a duration`},
-		"no toml":             {"[send\n", `:1:`},
-		"range":               {"[send]\nconcurrency = 0\n", `send.concurrency: 0 is not between 1 and 10000`},
-		"secret in the clear": {"[send]\nrelay_user = \"u\"\nrelay_password = \"hunter2\"\n", `a secret is named, not written here`},
-		"open to the network": {"[listen]\nnats = \"0.0.0.0:4222\"\n", `would let anybody send; set nats.password`},
-		"lab off the machine": {"[lab]\ndial = { \":25\" = \"192.0.2.1:25\" }\n", `is not a loopback address`},
-		"no address to open":  {"[listen]\nurl = \"mail.example.com\"\n", `write it as "https://mail.example.com"`},
-		"lane":                {"[kinds.x]\nlane = 12\n", `kinds.x.lane: 12 is not between 1`},
+		"unknown key":            {"[listen]\nhtp = \"127.0.0.1:1\"\n", `:2:1: unknown key "listen.htp"; did you mean "listen.http"?`},
+		"unknown section":        {"[lisen]\nhttp = \"\"\n", `did you mean "listen"?`},
+		"unknown in array":       {"[[dkim]]\ndomain = \"a.example\"\nselektor = \"s\"\n", `did you mean "dkim.selector"?`},
+		"unknown in kind":        {"[kinds.pin]\nvalid_fro = \"1m\"\n", `did you mean "kinds.pin.valid_for"?`},
+		"wrong type":             {"[send]\nconcurrency = \"many\"\n", `:2:15:`},
+		"not a duration":         {"[kinds.pin]\nvalid_for = \"soon\"\n", `"soon" is not a duration`},
+		"no toml":                {"[send\n", `:1:`},
+		"range":                  {"[send]\nconcurrency = 0\n", `send.concurrency: 0 is not between 1 and 10000`},
+		"secret in the clear":    {"[send]\nrelay_user = \"u\"\nrelay_password = \"hunter2\"\n", `a secret is named, not written here`},
+		"open to the network":    {"[listen]\nnats = \"0.0.0.0:4222\"\n", `would let anybody send; set nats.password`},
+		"lab off the machine":    {"[lab]\ndial = { \":25\" = \"192.0.2.1:25\" }\n", `is not a loopback address`},
+		"no address to open":     {"[listen]\nurl = \"mail.example.com\"\n", `write it as "https://mail.example.com"`},
+		"a ring that can't grow": {"[keys]\nseal = \"env:RING\"\n", `keys.seal: the key ring is a file`},
+		"lane":                   {"[kinds.x]\nlane = 12\n", `kinds.x.lane: 12 is not between 1`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
