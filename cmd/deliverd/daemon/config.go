@@ -238,8 +238,11 @@ func (c *Config) Validate() error {
 		complain("listen.bounces needs send.return_path_domain: that is where bounces are addressed to")
 	}
 	if c.Bounces.Postmaster != "" {
-		if _, err := mail.ParseAddress(c.Bounces.Postmaster); err != nil {
+		a, err := mail.ParseAddress(c.Bounces.Postmaster)
+		if err != nil {
 			complain("bounces.postmaster: %v", err)
+		} else if strings.EqualFold(a.Domain(), c.Send.ReturnPathDomain) {
+			complain("bounces.postmaster: mail to this domain comes back to deliverd, which would tell of each note in another; name somebody's mailbox")
 		}
 	}
 	if (c.Bounces.Certificate == "") != (c.Bounces.Key == "") {

@@ -65,6 +65,7 @@ func TestLoadRefuses(t *testing.T) {
 		"open to the network":    {"[listen]\nnats = \"0.0.0.0:4222\"\n", `would let anybody send; set nats.password`},
 		"lab off the machine":    {"[lab]\ndial = { \":25\" = \"192.0.2.1:25\" }\n", `is not a loopback address`},
 		"no address to open":     {"[listen]\nurl = \"mail.example.com\"\n", `write it as "https://mail.example.com"`},
+		"a note about itself":    {"[send]\nreturn_path_domain = \"bounce.example.com\"\n[bounces]\npostmaster = \"postmaster@bounce.example.com\"\n", `bounces.postmaster: mail to this domain comes back to deliverd`},
 		"a ring that can't grow": {"[keys]\nseal = \"env:RING\"\n", `keys.seal: the key ring is a file`},
 		"lane":                   {"[kinds.x]\nlane = 12\n", `kinds.x.lane: 12 is not between 1`},
 	} {
