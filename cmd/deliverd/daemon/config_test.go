@@ -91,6 +91,8 @@ func TestEnvironmentBeatsFile(t *testing.T) {
 	c, err := Load(path, []string{
 		"HOME=/nowhere",
 		"DELIVERD_SERVER=http://example.com", // a client's, no setting
+		"DELIVERD_SHARED=elsewhere",          // of the tests
+		"DELIVERD_DATA=data-of-the-environment",
 		"DELIVERD_SEND__HELLO=environment.example",
 		"DELIVERD_SEND__ADDRESSES=192.0.2.1, 192.0.2.2",
 		"DELIVERD_KINDS__PIN__VALID_FOR=20m",
@@ -100,7 +102,7 @@ func TestEnvironmentBeatsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Send.Hello != "environment.example" || c.Send.Concurrency != 7 {
+	if c.Send.Hello != "environment.example" || c.Send.Concurrency != 7 || c.Data != "data-of-the-environment" {
 		t.Errorf("hello %q, concurrency %d", c.Send.Hello, c.Send.Concurrency)
 	}
 	if !reflect.DeepEqual(c.Send.Addresses, []string{"192.0.2.1", "192.0.2.2"}) {

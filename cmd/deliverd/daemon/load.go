@@ -72,17 +72,15 @@ func decodeTOML(name string, text []byte, c *Config) (problems []string) {
 	return []string{name + ": " + err.Error()}
 }
 
-// clientVariables are not configuration of the daemon: the commands that talk to
-// one read them.
-var clientVariables = []string{"DELIVERD_SERVER", "DELIVERD_TOKEN", "DELIVERD_CONFIG"}
-
 // applyEnviron sets keys from variables such as DELIVERD_LISTEN__HTTP. Each is put
 // through the same strict decoder as the file.
 func (c *Config) applyEnviron(environ []string) (problems []string) {
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
 		rest, ours := strings.CutPrefix(name, "DELIVERD_")
-		if !ours || slices.Contains(clientVariables, name) {
+		// A section's key has the two underscores; what has none and is no key, such as
+		// DELIVERD_SERVER, is somebody else's variable.
+		if !ours || !strings.Contains(rest, "__") && name != "DELIVERD_DATA" {
 			continue
 		}
 		key := strings.Split(strings.ToLower(rest), "__")
