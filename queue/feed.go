@@ -115,6 +115,7 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 	if h.Get(kvOperation) != "" {
 		f.box.saw(rev, false)
 		f.q.sched.remove(id, rev)
+		f.q.forget(key)
 		return
 	}
 	x, err := decodeIndex(h.Get(indexHeader))

@@ -193,3 +193,31 @@ func TestAMessageSupersededWhileItEntersIsNeverTried(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What is counted of a message's troubles goes with the message, however it goes.
+func TestTroublesAreForgottenWithTheirMessage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	m := b.message("invite", "kari@nordlys.example", "kari")
+	sh := ownerOf(b.q, m)
+	b.enqueue(m)
+	b.work(func(ctx context.Context, a *mail.Attempt) mail.Outcome {
+		if err := b.q.store.remove(ctx, sh.bucket, idKey(m.ID), casNone); err != nil {
+			t.Error(err)
+		}
+		return mail.Outcome{Local: "a fault of our own"}
+	})
+	gone := func() bool {
+		b.q.sched.mu.Lock()
+		defer b.q.sched.mu.Unlock()
+		return len(b.q.sched.byID) == 0
+	}
+	for !gone() {
+		time.Sleep(time.Millisecond)
+	}
+	b.q.troublesMu.Lock()
+	defer b.q.troublesMu.Unlock()
+	if len(b.q.locals) != 0 {
+		t.Errorf("%d messages are remembered for their troubles", len(b.q.locals))
+	}
+}

@@ -127,16 +127,22 @@ func (h *hand) read(ctx context.Context) bool {
 	switch {
 	case errors.Is(err, ErrNotFound), errors.Is(err, errRecord):
 		h.q.o.Log.Error("a waiting message's record is missing or damaged", "message", id, "err", err)
-		h.q.sched.done(h.t)
+		h.gone(id)
 		return false
 	case err != nil:
 		h.postpone(ctx, err)
 		return false
 	case h.r.State.Terminal():
-		h.q.sched.done(h.t) // ended by another owner, which says so
+		h.gone(id) // ended by another owner, which says so
 		return false
 	}
 	return true
+}
+
+// gone lets go of a message that does not wait here any more.
+func (h *hand) gone(id mail.ID) {
+	h.q.forget(id)
+	h.q.sched.done(h.t)
 }
 
 // again gives the message back as it was, to be due after a while.
@@ -149,8 +155,12 @@ func (h *hand) again(after time.Duration) {
 // lost while it was in hand, and may be ours once more. That ownership's feed has left
 // it to us.
 func (h *hand) returned(kept bool) {
-	if !kept && h.sh.ours() {
-		h.q.wg.Go(func() { h.q.adopt(h.sh, mail.IDFromBytes(h.t.id), 0) })
+	if kept {
+		return
+	}
+	h.q.forget(mail.IDFromBytes(h.t.id))
+	if h.sh.ours() {
+		h.q.adopt(h.sh, mail.IDFromBytes(h.t.id), 0)
 	}
 }
 
