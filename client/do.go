@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"mime"
 	"net"
@@ -151,9 +152,7 @@ func (c *Client) roundTrip(ctx context.Context, call call, body []byte) (*http.R
 	if err != nil {
 		return nil, fmt.Errorf("deliverd: %s: this can't be a request", call) // err quotes the URL
 	}
-	for name, values := range call.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, call.header)
 	req.Header.Set("User-Agent", c.agent)
 	if req.Header.Get("Accept") == "" {
 		req.Header.Set("Accept", "application/json")

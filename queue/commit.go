@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -239,9 +240,7 @@ func (a *appender) batch(group []*write, end func(error)) {
 	}
 	for i, w := range group {
 		m := &nats.Msg{Subject: w.msg.Subject, Data: w.msg.Data, Header: make(nats.Header, len(w.msg.Header)+3)}
-		for k, v := range w.msg.Header {
-			m.Header[k] = v
-		}
+		maps.Copy(m.Header, w.msg.Header)
 		m.Header["Nats-Batch-Id"] = []string{id}
 		m.Header["Nats-Batch-Sequence"] = []string{strconv.Itoa(i + 1)}
 		if i < last {

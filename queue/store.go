@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -339,9 +340,7 @@ func (s *store) putAs(ctx context.Context, urgent bool, bucket, key string, data
 
 func cloneHeader(h nats.Header) nats.Header {
 	c := make(nats.Header, len(h)+1)
-	for k, v := range h {
-		c[k] = v
-	}
+	maps.Copy(c, h)
 	return c
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"iter"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -183,9 +184,7 @@ func (s *Sink) Ledger() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make(map[string]int, len(s.ledger))
-	for id, n := range s.ledger {
-		out[id] = n
-	}
+	maps.Copy(out, s.ledger)
 	return out
 }
 
