@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -21,7 +22,11 @@ import (
 type suppressionIndex struct {
 	mu    sync.RWMutex
 	until map[string]time.Time // guarded by mu: by key; zero: until lifted
+	sweep int                  // guarded by mu: how many make it worth to look for lapsed ones
 }
+
+// sweepLeast is the fewest entries that are looked through for lapsed ones.
+const sweepLeast = 1024
 
 func suppressionKey(tenant string, a mail.Address) string {
 	return mail.SubjectToken(tenant) + "." + hashKey(a.Key())
@@ -41,6 +46,13 @@ func (x *suppressionIndex) set(key string, until time.Time) {
 		x.until = map[string]time.Time{}
 	}
 	x.until[key] = until
+	if len(x.until) < max(x.sweep, sweepLeast) {
+		return
+	}
+	// The store removes a lapsed suppression without a word.
+	now := time.Now()
+	maps.DeleteFunc(x.until, func(_ string, until time.Time) bool { return !until.IsZero() && now.After(until) })
+	x.sweep = 2 * len(x.until)
 }
 
 func (x *suppressionIndex) drop(key string) {
