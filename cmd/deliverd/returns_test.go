@@ -41,7 +41,9 @@ func TestReturns(t *testing.T) {
 		"postmaster":             returnedToPostmaster,
 		"by the API":             returnedByAPI,
 		"refused while it sends": refusedAtRcpt,
-		"taken no mail":          refusedNullMX,
+		"takes no mail":          refusedNullMX,
+		"of no message we know":  returnedUnknown,
+		"suppressed by hand":     suppressedByHand,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -486,5 +488,59 @@ func refusedNullMX(t *testing.T, w *world, c *client.Client) {
 	eventually(t, "the address was suppressed", func() bool { return suppressionOf(t, c, "4711", to) != nil })
 	if s := suppressionOf(t, c, "4711", to); s.Cause != mail.CauseNullMX || !s.Until.IsZero() {
 		t.Errorf("suppressed %+v", s)
+	}
+}
+
+// The sender of a report about a message that is gone from the log did nothing wrong
+// (E17).
+func returnedUnknown(t *testing.T, w *world, c *client.Client) {
+	id := mail.NewID(time.Now())
+	if err := w.comeBack(t, "", w.returnPath(t).Address(id), report("failed", "5.1.1", noSuchUser)); err != nil {
+		t.Error(err)
+	}
+	if err := c.Do(t.Context(), http.MethodGet, "/v1/messages/"+string(id), nil, nil, nil); !client.IsNotFound(err) {
+		t.Errorf("the message is known now: %v", err)
+	}
+}
+
+// Somebody may stop mail to an address, with a reason and for a time; a daemon of one
+// company has no tenants.
+func suppressedByHand(t *testing.T, w *world, c *client.Client) {
+	const to = "left@nordlys.example"
+	for _, tenant := range []string{"", "4711"} {
+		of := func(args ...string) []string {
+			if tenant != "" {
+				args = append(args, "--tenant", tenant)
+			}
+			return args
+		}
+		if _, _, status := w.deliverd(t, of("suppress", "add", to)...); status == 0 {
+			t.Error("suppressed without a reason")
+		}
+		if _, stderr, status := w.deliverd(t, of("suppress", "add", to, "--reason", "has left the company", "--for", "7d")...); status != 0 {
+			t.Fatalf("suppress add: %d\n%s", status, stderr)
+		}
+		if out, _, _ := w.deliverd(t, of("suppress", "ls")...); !strings.Contains(out, to) || !strings.Contains(out, "has left the company") {
+			t.Errorf("suppress ls:\n%s", out)
+		}
+		if s := suppressionOf(t, c, tenant, to); s == nil || s.By != "local" || s.Until.Sub(s.Since).Round(time.Hour) != 7*24*time.Hour {
+			t.Errorf("suppressed %+v", s)
+		}
+		_, err := c.Send(t.Context(), invite(tenant, to))
+		if p, ok := errors.AsType[*client.Problem](err); !ok || p.Type != mail.ProblemSuppressed {
+			t.Errorf("to a suppressed address: %v", err)
+		}
+		if _, err := c.Send(t.Context(), invite("4712", to)); err != nil {
+			t.Errorf("another tenant's: %v", err)
+		}
+		if _, stderr, status := w.deliverd(t, of("suppress", "rm", to, "--reason", "is back")...); status != 0 {
+			t.Fatalf("suppress rm: %d\n%s", status, stderr)
+		}
+		if _, _, status := w.deliverd(t, of("suppress", "rm", to, "--reason", "is back")...); status != exitNotFound {
+			t.Errorf("suppress rm again: %d", status)
+		}
+		if _, err := c.SendAndWait(t.Context(), invite(tenant, to), client.MaxWait); err != nil {
+			t.Errorf("after it was lifted: %v", err)
+		}
 	}
 }
