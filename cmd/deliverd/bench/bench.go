@@ -63,7 +63,7 @@ type Waiting struct {
 	Messages   int           `json:"messages"`
 	PerSecond  float64       `json:"accepted_per_second"`
 	MemoryMB   float64       `json:"memory_mb"`    // resident, before the kill
-	RestartMB  float64       `json:"restart_mb"`   // resident, once all is scanned again
+	RestartMB  float64       `json:"restart_mb"`   // resident after the kill, ten seconds after all is known again
 	FirstPIN   time.Duration `json:"first_pin_ns"` // from the start after the kill to a PIN's hand-over
 	AllScanned time.Duration `json:"scanned_ns"`   // and until every waiting message is known again
 }
@@ -268,6 +268,11 @@ func waiting(ctx context.Context, o Options, n int) (w Waiting, err error) {
 		return w, err
 	}
 	w.AllScanned = time.Since(began)
+	select {
+	case <-time.After(10 * time.Second): // what the scan left is given back
+	case <-ctx.Done():
+		return w, ctx.Err()
+	}
 	w.RestartMB, err = r.memory()
 	return w, err
 }

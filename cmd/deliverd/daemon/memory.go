@@ -25,8 +25,13 @@ func (d *Daemon) tendMemory(ctx context.Context) {
 		return
 	}
 	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	tight := false
+	tight, scanned := false, false
 	for sleep(ctx, memoryEvery) {
+		if !scanned && d.queue.Waiting().Scanned {
+			// The scan of what waits leaves garbage that nothing will need again.
+			debug.FreeOSMemory()
+			scanned = true
+		}
 		runtimemetrics.Read(live)
 		many := live[0].Value.Kind() == runtimemetrics.KindUint64 && live[0].Value.Uint64() > manyLive
 		switch {
