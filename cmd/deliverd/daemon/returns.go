@@ -16,7 +16,6 @@ import (
 	"github.com/deliverd/deliverd/bounces"
 	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/mail"
-	"github.com/deliverd/deliverd/queue"
 )
 
 // openBounces listens for mail that comes back.
@@ -29,7 +28,7 @@ func (d *Daemon) openBounces(ctx context.Context) error {
 	}
 	o := bounces.ReceiverOptions{
 		Hello: d.config.hello(), ReturnPath: d.returns, Log: d.log,
-		Record:  d.recordReturned,
+		Record:  func(ctx context.Context, e mail.Event) error { _, err := d.recordReturned(ctx, e); return err },
 		Known:   d.known,
 		Forward: d.keepForPostmaster,
 		Seen:    func(what string) { d.metrics.returned.WithLabelValues(what).Inc() },
@@ -63,28 +62,30 @@ func (d *Daemon) known(ctx context.Context, id mail.ID) (bool, error) {
 	return len(found) > 0, err
 }
 
-// errUnsettled: a report overtook our own record of the accept. It waits at its sender.
-var errUnsettled = errors.New("the attempt that it is about has not ended yet")
+// errUnsettled: a report overtook our own record of the accept, or is about a message
+// that is still to be sent. It waits at its sender.
+var errUnsettled = errors.New("the message that it is about has not been handed over yet")
 
 // recordReturned completes what came back with what we know of the message, which is
-// never taken from the mail, and makes it durable. What can't be true changes nothing:
-// no server returns, delays or complains of what it never had, whoever saw a return
-// path. Nor does what was said before, however late it comes again.
-func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
+// never taken from the mail, and makes it durable. It says whether the message's story
+// has it then: what can't be true changes nothing, as no server returns, delays or
+// complains of what it never had, whoever saw a return path. Nor does what was said
+// before, however late it comes again.
+func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) (told bool, err error) {
 	found, err := d.find(ctx, e.Message, "")
 	if err != nil {
-		return err
+		return false, err
 	}
 	if len(found) == 0 {
-		return nil // gone from the log: nobody asks any more
+		return false, nil // gone from the log: nobody asks any more
 	}
-	known, out, err := d.knownOf(ctx, e)
-	if err != nil || known {
-		return err
+	told, out, err := d.knownOf(ctx, e)
+	if err != nil || told {
+		return told, err
 	}
 	if !out {
 		d.log.Warn("a report about a message that was never handed over was dropped", "message", e.Message, "state", e.State, "cause", e.Cause)
-		return nil
+		return false, nil
 	}
 	whole := mail.NewEvent(&found[0], e.State, 0, e.At)
 	whole.ID, whole.By = e.ID, e.By
@@ -92,21 +93,14 @@ func (d *Daemon) recordReturned(ctx context.Context, e mail.Event) error {
 	if ev := whole.Evidence; ev != nil && ev.Reply != nil {
 		ev.Reply.Text = withoutLinks(ev.Reply.Text)
 	}
-	return d.queue.Record(ctx, whole)
+	err = d.queue.Record(ctx, whole)
+	return err == nil, err
 }
 
 // knownOf looks in a message's story for an event that came from outside: whether it
-// is there already, and whether the message is out, as far as we know, so that the
-// event can be true.
-func (d *Daemon) knownOf(ctx context.Context, e mail.Event) (known, out bool, err error) {
-	s, err := d.queue.Status(ctx, e.Message)
-	open := err == nil && s.State.Open()
-	if err != nil && !errors.Is(err, queue.ErrNotFound) {
-		return false, false, err
-	}
-	if open && s.State == mail.StateSending {
-		return false, false, errUnsettled
-	}
+// is told there already, and whether the message is out, as far as we know, so that
+// the event can be true.
+func (d *Daemon) knownOf(ctx context.Context, e mail.Event) (told, out bool, err error) {
 	d.catchUp(ctx, e.Message, "")
 	facts, err := d.view.Facts(ctx, e.Message)
 	if err != nil && !errors.Is(err, console.ErrNotFound) {
@@ -114,14 +108,14 @@ func (d *Daemon) knownOf(ctx context.Context, e mail.Event) (known, out bool, er
 	}
 	ended := false
 	for _, f := range facts.Events {
-		known = known || f.ID == e.ID
+		told = told || f.ID == e.ID
 		out = out || f.State == mail.StateAccepted || f.PossibleDuplicate
 		ended = ended || f.State.Terminal()
 	}
-	if !open && !ended {
-		return false, false, errUnsettled // the read model is behind, or being rebuilt
+	if !out && !ended { // or else the read model is behind
+		return false, false, errUnsettled
 	}
-	return known, out, nil
+	return told, out, nil
 }
 
 // withoutLinks cuts the links in what a bounce says to their hosts, but for those of
@@ -194,8 +188,7 @@ func (d *Daemon) postBounce(w http.ResponseWriter, r *http.Request) (*postedBoun
 	if err == nil && len(found) > 0 && console.PrincipalFrom(r.Context()).Sees(found[0].Tenant) {
 		p.Message = id
 		if counts {
-			err = d.recordReturned(r.Context(), e)
-			p.Recorded = err == nil
+			p.Recorded, err = d.recordReturned(r.Context(), e)
 		}
 	}
 	if err != nil {

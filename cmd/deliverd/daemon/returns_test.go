@@ -45,16 +45,16 @@ func TestReturnedAgainAfterDays(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := lastSeq(t, d)
-	if err := d.recordReturned(t.Context(), asReturned(r.ID)); err != nil {
-		t.Fatal(err)
+	if told, err := d.recordReturned(t.Context(), asReturned(r.ID)); !told || err != nil {
+		t.Fatal(told, err)
 	}
 	if after := lastSeq(t, d); after != before {
 		t.Errorf("the same report was recorded again: %+v", d.story(t, r.ID))
 	}
 	other := asReturned(r.ID)
 	other.ID, other.Cause = string(r.ID)+".returned.dsn.mailbox_full", mail.CauseMailboxFull
-	if err := d.recordReturned(t.Context(), other); err != nil {
-		t.Fatal(err)
+	if told, err := d.recordReturned(t.Context(), other); !told || err != nil {
+		t.Fatal(told, err)
 	}
 	if story := d.story(t, r.ID); story[len(story)-1].Cause != mail.CauseMailboxFull {
 		t.Errorf("another report was not: %+v", story)
@@ -72,15 +72,15 @@ func TestReturnedBeforeTheReply(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-arrived
-	if err := d.recordReturned(t.Context(), asReturned(r.ID)); !errors.Is(err, errUnsettled) {
-		t.Errorf("while the reply is waited for: %v", err)
+	if told, err := d.recordReturned(t.Context(), asReturned(r.ID)); told || !errors.Is(err, errUnsettled) {
+		t.Errorf("while the reply is waited for: %v, %v", told, err)
 	}
 	close(gate)
 	if s := d.waitEnded(t.Context(), r.ID); s != mail.StateAccepted {
 		t.Fatal(s)
 	}
-	if err := d.recordReturned(t.Context(), asReturned(r.ID)); err != nil {
-		t.Fatal(err)
+	if told, err := d.recordReturned(t.Context(), asReturned(r.ID)); !told || err != nil {
+		t.Fatal(told, err)
 	}
 	story := d.story(t, r.ID)
 	if last := story[len(story)-1]; last.State != mail.StateReturned || last.To != "kari@nordlys.example" || last.Tenant != "4711" || !last.Suppress {
