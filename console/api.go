@@ -153,12 +153,23 @@ func (a *API) find(r *http.Request, by *Principal) (Summary, []mail.ID, error) {
 		}
 	}
 	if first == nil {
-		if !fresh {
+		// After a crash the queue finds what waits again before the log has heard of all of
+		// it: what is safe is never "not found".
+		if !fresh || len(found) == 0 && a.waits(r.Context(), id) {
 			return Summary{}, nil, unavailable("The index of messages is being brought up to date. Try again.")
 		}
 		return Summary{}, nil, ErrNotFound
 	}
 	return *first, others, nil
+}
+
+// waits reports whether the queue has a message that the view knows nothing of.
+func (a *API) waits(ctx context.Context, id mail.ID) bool {
+	if id == "" {
+		return false
+	}
+	live, err := a.Backend.Live(ctx, id)
+	return err != nil || live.Attempt > 0
 }
 
 // said waits until the log has what was acknowledged of one message.

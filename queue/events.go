@@ -101,6 +101,7 @@ func (q *Queue) read(ctx context.Context, c jetstream.OrderedConsumerConfig, aft
 		return !left
 	}
 	for tries := 0; ; tries++ {
+		began := after
 		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, after+1
 		err := q.readOnce(ctx, c, visit)
 		switch {
@@ -110,6 +111,9 @@ func (q *Queue) read(ctx context.Context, c jetstream.OrderedConsumerConfig, aft
 			return ctx.Err()
 		case q.ctx.Err() != nil:
 			return errors.New("queue: closed")
+		}
+		if after > began { // it worked for a while: this is a new break
+			tries = 0
 		}
 		q.o.Log.Warn("the event log's feed broke; following it again", "after", after, "err", err)
 		q.sleep(ctx, backoff(tries))
@@ -131,7 +135,9 @@ func (q *Queue) readOnce(ctx context.Context, c jetstream.OrderedConsumerConfig,
 	defer context.AfterFunc(ctx, it.Stop)()
 	defer it.Stop()
 	for {
-		m, err := it.Next()
+		// Stop alone does not end a Next whose consumer is being made anew at that moment
+		// (nats.go 1.55, while the server restarts): the context does.
+		m, err := it.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
 		}

@@ -27,9 +27,13 @@ const (
 func (q *Queue) watch(ctx context.Context, sh *shard, box *outbox, said uint64) {
 	f := &feed{q: q, sh: sh, box: box, said: said, adopting: make(chan struct{}, adoptMost)}
 	for tries := 0; ctx.Err() == nil; tries++ {
+		began := f.next
 		err := f.follow(ctx)
 		if ctx.Err() != nil {
 			break
+		}
+		if f.next > began { // it worked for a while: this is a new break
+			tries = 0
 		}
 		q.o.Log.Warn("a shard's feed broke; following it again", "shard", sh.n, "err", err)
 		q.sleep(ctx, backoff(tries))
@@ -81,7 +85,7 @@ func (f *feed) follow(ctx context.Context) error {
 	defer context.AfterFunc(ctx, it.Stop)()
 	defer it.Stop()
 	for {
-		m, err := it.Next()
+		m, err := it.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
 		}

@@ -67,6 +67,11 @@ func openNATSDoor(ctx context.Context, nc *nats.Conn, version string, m *metrics
 			return nil, err
 		}
 	}
+	// Until the server has the subscriptions, a caller hears that nobody responds.
+	if err := nc.Flush(); err != nil {
+		service.Stop()
+		return nil, err
+	}
 	return d, nil
 }
 

@@ -170,6 +170,9 @@ type postedBounce struct {
 
 func (d *Daemon) postBounce(w http.ResponseWriter, r *http.Request) (*postedBounce, *mail.Problem) {
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReturned))
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); err != nil && !tooLarge {
+		return nil, &mail.Problem{Type: mail.ProblemInvalid, Title: "The mail broke off", Status: http.StatusBadRequest, Detail: "Send it again, whole."}
+	}
 	if err != nil {
 		return nil, &mail.Problem{Type: mail.ProblemTooLarge, Title: "The mail is too large", Status: http.StatusRequestEntityTooLarge,
 			Detail: "At most " + strconv.Itoa(maxReturned>>20) + " MiB."}
