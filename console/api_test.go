@@ -444,3 +444,17 @@ func TestEventStreamFraming(t *testing.T) {
 		}
 	}
 }
+
+// What waits is safe and so never "not found", even while the log, and with it the
+// view, is still to hear of it, as after a crash.
+func TestWhatWaitsIsNotNotFound(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	reader := s.token(AllTenants, ScopeRead)
+	path := "/v1/messages/" + string(mail.NewID(monday))
+	resp, body := s.do(reader, "GET", path, "")
+	problem(t, resp, body, mail.ProblemNotFound, 404)
+	s.backend.live = Live{Attempt: 1}
+	resp, body = s.do(reader, "GET", path, "")
+	problem(t, resp, body, mail.ProblemUnavailable, 503)
+}
