@@ -144,6 +144,13 @@ func TestTwoNodesShareTheShards(t *testing.T) {
 	}
 }
 
+// pausing reports whether anything is held back.
+func (s *sched) pausing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pauses) > 0
+}
+
 func TestAWishReachesTheOwner(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(o *Options) { o.Alone = false })
@@ -155,6 +162,9 @@ func TestAWishReachesTheOwner(t *testing.T) {
 	}
 	if err := first.Pause(t.Context(), "tenant:4711", "lars", "so that they wait"); err != nil {
 		t.Fatal(err)
+	}
+	for !second.sched.pausing() { // the other node hears of it in a moment
+		time.Sleep(time.Millisecond)
 	}
 	b.q = first
 	b.work(accept)
