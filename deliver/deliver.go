@@ -177,7 +177,7 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 	}
 	signed, stage, err := d.signed(ctx, a)
 	if err != nil {
-		return mail.Outcome{Local: plain(err), Evidence: mail.Evidence{Stage: stage, Error: plain(err)}}
+		return mail.Outcome{Local: plain(err), Signed: a.Signed, Evidence: mail.Evidence{Stage: stage, Error: plain(err)}}
 	}
 	o := d.handOver(ctx, a, from, signed)
 	o.Signed = signed
@@ -187,7 +187,8 @@ func (d *Deliverer) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 // signed returns the bytes to send: those of an earlier attempt, or new ones.
 func (d *Deliverer) signed(ctx context.Context, a *mail.Attempt) ([]byte, mail.Stage, error) {
 	if a.Signed != nil {
-		return a.Signed, "", nil
+		signed, err := d.renew(a)
+		return signed, mail.StageSign, err
 	}
 	if a.Lane > 1 {
 		select {

@@ -26,7 +26,8 @@ import (
 // other verifiers, check what it makes in its tests. One pass over the body serves
 // all signatures.
 type Signer struct {
-	keys map[string][]*Key // by domain; RSA first
+	keys   map[string][]*Key // by domain; RSA first
+	leaked [][]byte          // how signatures by keys that leaked name their key
 }
 
 // NewSigner takes any number of keys, of any domains.
@@ -46,6 +47,51 @@ func NewSigner(keys ...*Key) (*Signer, error) {
 		slices.SortStableFunc(ks, func(a, b *Key) int { return -cmp.Compare(a.Algorithm(), b.Algorithm()) })
 	}
 	return s, nil
+}
+
+// Distrust names a key that is in wrong hands: its record is being revoked, so that
+// what was signed with it before, and still waits, has to be signed anew. Not to be
+// called once the Signer is in use.
+func (s *Signer) Distrust(domain, selector string) {
+	s.leaked = append(s.leaked, []byte(signedBy(strings.ToLower(domain), selector)))
+}
+
+// signedBy is the part of our signatures that names the key.
+func signedBy(domain, selector string) string {
+	return " d=" + domain + ";\r\n\ts=" + selector + ";"
+}
+
+// Renew returns signed as it is, unless a key that leaked has signed it: then the
+// signatures on top are replaced by those that Sign makes now. Law 6 promises the
+// same bytes with every attempt; the header and body stay the same here as well, and
+// a signature that no verifier will accept is no use to anybody.
+func (s *Signer) Renew(signed []byte, domain string, at time.Time) ([]byte, error) {
+	raw := signed
+	for bytes.HasPrefix(raw, []byte(signatureField)) {
+		raw = raw[fieldLength(raw):]
+	}
+	top := signed[:len(signed)-len(raw)]
+	if !slices.ContainsFunc(s.leaked, func(key []byte) bool { return bytes.Contains(top, key) }) {
+		return signed, nil
+	}
+	return s.Sign(raw, domain, at)
+}
+
+const signatureField = "DKIM-Signature:"
+
+// fieldLength returns where the field that msg begins with ends: before a line that
+// does not begin with a space or tab (RFC 5322 2.2.3).
+func fieldLength(msg []byte) int {
+	for n := 0; ; {
+		i := bytes.Index(msg[n:], []byte("\r\n"))
+		if i < 0 {
+			return len(msg)
+		}
+		n += i + 2
+		if n == len(msg) || msg[n] != ' ' && msg[n] != '\t' {
+			return n
+		}
+	}
 }
 
 // KeysFor returns the keys that sign for a From domain: its own, else those of the
@@ -102,7 +148,7 @@ func (s *Signer) Sign(raw []byte, domain string, at time.Time) ([]byte, error) {
 // signature makes one DKIM-Signature field.
 func (k *Key) signature(names []string, signed, bodyHash []byte, at time.Time) ([]byte, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "DKIM-Signature: v=1; a=%s; c=relaxed/relaxed; d=%s;\r\n\ts=%s;", k.Algorithm(), k.Domain, k.Selector)
+	b.WriteString(signatureField + " v=1; a=" + k.Algorithm() + "; c=relaxed/relaxed;" + signedBy(k.Domain, k.Selector))
 	if !at.IsZero() {
 		b.WriteString(" t=" + strconv.FormatInt(at.Unix(), 10) + ";")
 	}
@@ -155,6 +201,18 @@ func (d *Deliverer) sign(m *mail.Message, raw []byte) ([]byte, error) {
 		return normalise(raw)
 	}
 	return d.options.Sign.Sign(raw, domain, m.QueuedAt)
+}
+
+// renew gives the bytes of an earlier attempt back, signed anew where that must be.
+func (d *Deliverer) renew(a *mail.Attempt) ([]byte, error) {
+	if d.options.Sign == nil || len(d.options.Sign.leaked) == 0 {
+		return a.Signed, nil
+	}
+	domain, err := fromDomain(a.Signed)
+	if err != nil {
+		return nil, err
+	}
+	return d.options.Sign.Renew(a.Signed, domain, a.Message.QueuedAt)
 }
 
 // fromDomain finds the domain of the From field. Rendering writes one strict address,

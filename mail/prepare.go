@@ -38,11 +38,12 @@ const (
 	maxMetadata   = 20
 	maxMetaValue  = 500
 
-	// minLife: what expires sooner can't arrive. maxLife bounds how long a secret is
-	// kept.
-	minLife = 5 * time.Second
-	maxLife = 30 * 24 * time.Hour
+	minLife = 5 * time.Second // what expires sooner can't arrive
 )
+
+// MaxLife bounds how long a message waits, and so how long its secrets are kept and
+// its signature is of use.
+const MaxLife = 30 * 24 * time.Hour
 
 // Prepare checks a request and makes the message of it that may be enqueued: addresses
 // cleaned, the template known and able to say it all, its links sound, no line break
@@ -227,7 +228,7 @@ func prepareExpiry(m *Message, kind Kind, asked time.Time) *Problem {
 	case life < minLife:
 		return unprocessable(ProblemExpired, "expires_at", "The message has expired, or is about to",
 			"Make a new link or code, and send it with its own expiry. If the time looks right, compare the clocks of the two machines.")
-	case life > maxLife:
+	case life > MaxLife:
 		return invalid("expires_at", "The expiry is too far away", "A message is kept for 30 days at most: secrets should not live longer.")
 	}
 	return nil

@@ -238,7 +238,7 @@ func TestPrepareTakes(t *testing.T) {
 	for name, change := range map[string]func(*Request){
 		"D12 template syntax as a value": func(r *Request) { r.Data["inviter"] = "{{.data.link}} </script>" },
 		"another domain of ours":         func(r *Request) { r.From = `"Acme, Oy" <a@mail.acme.example>` },
-		"expiry at the bound":            func(r *Request) { r.ExpiresAt = noon.Add(maxLife) },
+		"expiry at the bound":            func(r *Request) { r.ExpiresAt = noon.Add(MaxLife) },
 		"soonest expiry":                 func(r *Request) { r.ExpiresAt = noon.Add(minLife) },
 		"expiry in another zone":         func(r *Request) { r.ExpiresAt = noon.Add(time.Hour).In(time.FixedZone("", 7200)) },
 		"plain http":                     func(r *Request) { r.Data["link"] = "http://login.acme.example/x" },
