@@ -175,3 +175,19 @@ func (r *Resolver) Validates(ctx context.Context) (bool, error) {
 	found, err := r.NS(ctx, ".")
 	return found.AD, err
 }
+
+// Each returns a Resolver of its own, with nothing remembered, for each configured
+// server, by its address: to see whether a new record has reached them all.
+func (r *Resolver) Each() (map[string]*Resolver, error) {
+	each := make(map[string]*Resolver)
+	for _, s := range r.servers.current() {
+		o := r.options
+		o.Servers = []string{s.addr}
+		one, err := NewResolver(o)
+		if err != nil {
+			return nil, err
+		}
+		each[s.addr] = one
+	}
+	return each, nil
+}

@@ -18,7 +18,7 @@ import (
 
 func dkimCommand(ui *ui) *cobra.Command {
 	cmd := &cobra.Command{Use: "dkim", Short: "Make, publish and check signing keys"}
-	cmd.AddCommand(dkimNewCommand(ui), dkimDNSCommand(ui), dkimVerifyCommand(ui))
+	cmd.AddCommand(dkimNewCommand(ui), dkimDNSCommand(ui), dkimRotateCommand(ui), dkimVerifyCommand(ui))
 	return cmd
 }
 
@@ -61,13 +61,10 @@ Existing files are never overwritten.`,
 				if err != nil {
 					return err
 				}
-				dir = filepath.Join(c.Data, "dkim")
+				dir = c.DKIMDir()
 			}
 			var made []dkimKey
-			for _, a := range []struct {
-				alg    deliver.Algorithm
-				suffix string
-			}{{deliver.RSA2048, ""}, {deliver.Ed25519, "e"}} {
+			for _, a := range algorithms {
 				k, err := newKeyFile(dir, domain, selector+a.suffix, a.alg)
 				if err != nil {
 					return err
@@ -86,6 +83,17 @@ Existing files are never overwritten.`,
 	return cmd
 }
 
+// algorithms are the keys that a domain gets, and what tells their selectors apart.
+var algorithms = [...]struct {
+	alg    deliver.Algorithm
+	suffix string
+}{{deliver.RSA2048, ""}, {deliver.Ed25519, "e"}}
+
+// keyPath is where a key is kept.
+func keyPath(dir, selector, domain string) string {
+	return filepath.Join(dir, selector+"."+domain+".pem")
+}
+
 func newKeyFile(dir, domain, selector string, alg deliver.Algorithm) (dkimKey, error) {
 	pem, err := deliver.NewKey(alg)
 	if err != nil {
@@ -98,7 +106,7 @@ func newKeyFile(dir, domain, selector string, alg deliver.Algorithm) (dkimKey, e
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return dkimKey{}, err
 	}
-	file, err := filepath.Abs(filepath.Join(dir, k.Selector+"."+k.Domain+".pem"))
+	file, err := filepath.Abs(keyPath(dir, k.Selector, k.Domain))
 	if err != nil {
 		return dkimKey{}, err
 	}

@@ -69,7 +69,8 @@ type SendConfig struct {
 	PrivateAddresses bool     `toml:"private_addresses"` // deliver to MX hosts on private networks
 }
 
-// DKIMConfig is one signing key.
+// DKIMConfig is one signing key, or with a domain alone says that deliverd keeps the
+// domain's keys itself.
 type DKIMConfig struct {
 	Domain   string `toml:"domain"`
 	Selector string `toml:"selector"`
@@ -94,6 +95,7 @@ type BouncesConfig struct {
 type KeysConfig struct {
 	Seal Secret `toml:"seal"`
 	Root Secret `toml:"root"` // what return paths and request hashes are keyed with
+	DKIM string `toml:"dkim"` // directory of the keys that `dkim new` and `dkim rotate` make; empty: in data
 }
 
 // TemplatesConfig names the operator's own templates.
@@ -253,8 +255,8 @@ func (c *Config) Validate() error {
 	}
 	seen := map[[2]string]bool{}
 	for i, k := range c.DKIM {
-		if k.Domain == "" || k.Selector == "" || k.Key == "" {
-			complain("dkim[%d]: domain, selector and key are all needed; `deliverd dkim new` makes a key", i)
+		if k.Domain == "" || (k.Selector == "") != (k.Key == "") {
+			complain("dkim[%d]: give domain, selector and key, which `deliverd dkim new` makes, or the domain alone, for keys that `deliverd dkim rotate` makes", i)
 		}
 		if id := [2]string{strings.ToLower(k.Domain), k.Selector}; seen[id] {
 			complain("dkim[%d]: selector %q of %s is there twice", i, k.Selector, k.Domain)

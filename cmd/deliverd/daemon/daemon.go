@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,6 +46,8 @@ type Daemon struct {
 	version  string
 	config   *Config                  // as started: what a reload can't change
 	settings atomic.Pointer[settings] // what it can
+
+	reloading sync.Mutex // held while settings are made anew
 
 	cleanups  cleanups
 	embedded  *embedded // nil with a NATS server elsewhere

@@ -161,6 +161,8 @@ func (x *examination) keys(context.Context) {
 	switch {
 	case err != nil:
 		x.say("dkim", FindingFail, err.Error(), "")
+	case len(keys) == 0 && len(x.config.DKIM) > 0:
+		x.say("dkim", FindingFail, "no DKIM key may sign at present, so mail is held", "`deliverd dkim rotate --status` says which records have to be published")
 	case len(keys) == 0:
 		x.say("dkim", FindingWarn, "no DKIM key: mail leaves unsigned, and much of it will be taken for spam", "`deliverd dkim new DOMAIN` makes keys and prints what to publish")
 	default:

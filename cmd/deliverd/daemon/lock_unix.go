@@ -32,3 +32,17 @@ func lockData(dir string) (unlock func() error, err error) {
 	}
 	return f.Close, nil
 }
+
+// lockFile waits for a lock that processes, on all nodes that share the directory,
+// hold while they read and write.
+func lockFile(path string) (unlock func() error, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("can't lock %s: %w", path, err)
+	}
+	return f.Close, nil
+}

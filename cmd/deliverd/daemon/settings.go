@@ -55,6 +55,7 @@ func (d *Daemon) openSettings(context.Context) error {
 		return err
 	}
 	d.settings.Store(s)
+	d.start("DKIM keys", d.tendDKIM)
 	d.cleanups.add("connections", func(context.Context) error {
 		d.settings.Load().deliverer.Close()
 		return nil
@@ -65,6 +66,8 @@ func (d *Daemon) openSettings(context.Context) error {
 // Reload takes over what a new configuration changes, or nothing if it is not valid.
 // What only a restart can change is said and stays as it was.
 func (d *Daemon) Reload(c *Config) error {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	old := d.settings.Load()
 	s, err := d.newSettings(c)
 	if err != nil {
@@ -217,32 +220,6 @@ func (d *Daemon) relayAddrs(ctx context.Context, host string) ([]netip.Addr, err
 		return nil, err4
 	}
 	return nil, err6
-}
-
-// Keyring reads the DKIM keys that the configuration names.
-func (c *Config) Keyring() ([]*deliver.Key, error) {
-	var keys []*deliver.Key
-	for i, k := range c.DKIM {
-		pem, err := k.Key.Read()
-		if err != nil {
-			return nil, fmt.Errorf("dkim[%d].key: %w; make one with `deliverd dkim new %s`", i, err, k.Domain)
-		}
-		key, err := deliver.ParseKey(k.Domain, k.Selector, pem)
-		if err != nil {
-			return nil, fmt.Errorf("dkim[%d].key: %w", i, err)
-		}
-		keys = append(keys, key)
-	}
-	return keys, nil
-}
-
-// signer makes a signer of the configured keys; nil if there are none.
-func (c *Config) signer() (*deliver.Signer, error) {
-	keys, err := c.Keyring()
-	if err != nil || keys == nil {
-		return nil, err
-	}
-	return deliver.NewSigner(keys...)
 }
 
 // sources are the addresses to bind, none unless the configuration says so.
