@@ -108,11 +108,20 @@ func (q *Queue) wish(ctx context.Context, sh *shard, id mail.ID, change func(*re
 		if err != nil {
 			return q.storeProblem(err)
 		}
-		if b, err := id.Bytes(); err == nil && sh.ours() {
-			x := r.index(q.session)
-			q.sched.put(b, sh.n, at, x)
-			q.sched.mark(b, x.wish)
+		b, err := id.Bytes()
+		if err != nil || !sh.ours() {
+			q.passOn(sh, id, at)
+			return nil
 		}
+		if _, here := q.sched.shardOf(b); !here {
+			// The feed has still to come by, or is taking it in: what the record brought
+			// before may be unsaid.
+			q.wg.Go(func() { q.adopt(sh, id, at) })
+			return nil
+		}
+		x := r.index(q.session)
+		q.sched.put(b, sh.n, at, x)
+		q.sched.mark(b, x.wish)
 		q.passOn(sh, id, at)
 		return nil
 	}

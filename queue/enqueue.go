@@ -86,6 +86,14 @@ func (q *Queue) Enqueue(ctx context.Context, m *mail.Message, requestHash [32]by
 		q.o.Log.Error("a message could not be sealed", "message", m.ID, "err", err)
 		return mail.Receipt{}, unavailable("the message could not be sealed; the log of deliverd says why")
 	}
+	unlock, err := q.lockKey(ctx, m)
+	if err != nil {
+		return mail.Receipt{}, unavailable("the request was abandoned")
+	}
+	defer unlock()
+	if newer, ok := q.newest.above(m); ok {
+		r.SupersededBy = newer // late by the blink of an eye
+	}
 	sh := q.shardOf(m)
 	q.enters.begin(m.ID)
 	rev, err := q.create(sh, r)
@@ -181,7 +189,7 @@ func (q *Queue) replay(ctx context.Context, m *mail.Message, k *keyEntry, hash [
 	if err == nil {
 		receipt.State = r.State
 		if r.State == mail.StateQueued {
-			_, err = q.enter(ctx, r, sh.n)
+			_, err = q.enterAgain(ctx, r, sh.n)
 		}
 	}
 	if err != nil {
@@ -211,6 +219,7 @@ func (q *Queue) recordWrite(sh *shard, r *record, rev uint64) (*write, error) {
 	}
 	h := nats.Header{
 		indexHeader: {r.index(q.session).encode()},
+		headerKey:   {r.keyHeader()},
 		headerTTL:   {ttl(time.Until(r.Message.ExpiresAt) + afterlife)},
 	}
 	return newWrite(sh.bucket, idKey(r.Message.ID), b, rev, h, nil), nil
@@ -221,6 +230,12 @@ func (q *Queue) recordWrite(sh *shard, r *record, rev uint64) (*write, error) {
 // message: then this one was never accepted.
 func (q *Queue) enter(ctx context.Context, r *record, shard int) (won *keyEntry, err error) {
 	m := &r.Message
+	if q.knowsAll() {
+		if won, err = q.claim(ctx, m, r.Hash); won == nil && err == nil && m.SupersedeKey != "" {
+			err = q.enterNewest(ctx, m)
+		}
+		return won, err
+	}
 	var older *latestEntry
 	var rev uint64
 	var raiseErr error
@@ -245,6 +260,11 @@ func (q *Queue) enter(ctx context.Context, r *record, shard int) (won *keyEntry,
 	}
 	if err = errors.Join(err, raiseErr); err != nil || won != nil {
 		return won, err
+	}
+	if q.o.Alone && m.SupersedeKey != "" {
+		if err := q.enterNewest(ctx, m); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case older == nil:

@@ -133,6 +133,9 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 		f.box.saw(rev, true) // whoever wrote it says it
 		return
 	}
+	if !x.state.Terminal() {
+		f.q.scannedKey(ctx, id, h.Get(headerKey))
+	}
 	if rev <= f.said {
 		f.box.saw(rev, false)
 		if x.state.Terminal() {
@@ -182,8 +185,14 @@ func (q *Queue) tryAdopt(sh *shard, id mail.ID, rev uint64) error {
 	case err != nil:
 		return err
 	}
+	if newer, ok := q.newest.above(&r.Message); ok && r.SupersededBy == "" && !r.State.Terminal() {
+		if err := q.outdate(q.ctx, id, newer); err != nil {
+			return err
+		}
+		return q.tryAdopt(sh, id, rev) // as it is now
+	}
 	if r.State == mail.StateQueued {
-		won, err := q.enter(q.ctx, r, sh.n)
+		won, err := q.enterAgain(q.ctx, r, sh.n)
 		if err != nil {
 			return err
 		}

@@ -79,7 +79,9 @@ type Queue struct {
 	hot     hotRecords
 	troubles
 	suppressions suppressionIndex
-	keyLocks     keyLocks
+	keyLocks     keyLocks // of idempotency keys
+	newest       newest
+	newestLocks  keyLocks // of supersede keys
 	journal      *journal // nil without one
 
 	ctx    context.Context // ends with Close
@@ -113,6 +115,8 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 	q.panics = map[mail.ID]int{}
 	q.locals = map[mail.ID]int{}
 	q.keyLocks.held = map[string]chan struct{}{}
+	q.newest.byKey = map[keySum][16]byte{}
+	q.newestLocks.held = map[string]chan struct{}{}
 	if o.Journal != "" {
 		if q.journal, err = openJournal(o.Journal, time.Now()); err != nil {
 			st.acks.close()

@@ -381,6 +381,12 @@ func (s *store) probe(ctx context.Context) {
 
 // hashKey makes a bucket's key of any strings: 32 hex digits.
 func hashKey(parts ...string) string {
+	sum := sumOf(parts...)
+	return hex.EncodeToString(sum[:])
+}
+
+// sumOf is a hash of strings that nobody can make meet another's.
+func sumOf(parts ...string) keySum {
 	h := sha256.New()
 	for _, p := range parts {
 		// The length keeps ("a", "bc") apart from ("ab", "c").
@@ -388,7 +394,7 @@ func hashKey(parts ...string) string {
 		h.Write([]byte{0})
 		h.Write([]byte(p))
 	}
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	return keySum(h.Sum(nil)[:16])
 }
 
 const maxShards = 64

@@ -387,6 +387,7 @@ func (h *hand) finish(e mail.Event) {
 		r.State, r.Attempts, r.sealed = e.State, e.Attempt, nil
 		r.Says = append(h.q.unsaid.of(r.Message.ID), e)
 	})
+	h.q.newest.leave(&h.r.Message)
 	h.q.forget(h.r.Message.ID)
 	h.q.journal.settled(h.r.Message.ID)
 	h.q.sched.done(h.t)
