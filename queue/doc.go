@@ -7,7 +7,8 @@
 //	Enqueue   the idempotency key is looked up; Data is sealed
 //	          1. the record           DELIVERD_Q<shard>, key = id, created
 //	          2. side by side         DELIVERD_KEYS    idempotency key → id, hash of the request
-//	                                  DELIVERD_LATEST  supersede key → newest id
+//	                                  DELIVERD_LATEST  supersede key → newest id; not
+//	                                                   where one process has the store, newest.go
 //	          nil: safe (law 1)
 //	feed      the shard's owner hears of the record (headers only) and holds 64 bytes of it
 //	Work      the most urgent due message whose destination has a free slot; cancelled,
@@ -85,10 +86,12 @@
 // # Newest wins
 //
 // Messages with one supersede key are ordered by QueuedAt, and by id in the same
-// microsecond. Before every attempt the owner looks into DELIVERD_LATEST; when no other
-// process can enqueue (Options.Alone) a record that this process took in is not looked
-// up, as Enqueue itself marks the older message in memory before it returns. A lookup
-// is a direct get of some 60 µs.
+// microsecond. Before every attempt the owner looks into DELIVERD_LATEST, a direct get
+// of some 60 µs. When no other process can enqueue (Options.Alone) the newest waiting
+// message of each key is known in memory, and Enqueue writes a wish into the record of
+// the older one before it returns; a record that this process took in is not looked
+// up, and DELIVERD_LATEST is written only while the memory is still being filled: see
+// newest.go. What was accepted in one millisecond counts in the order of acceptance.
 //
 // # Clock
 //

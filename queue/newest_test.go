@@ -171,3 +171,34 @@ func TestTheOlderOneThatComesLateIsNotTried(t *testing.T) {
 		t.Errorf("old %v, young %v", story[old.ID], story[young.ID])
 	}
 }
+
+// The newer one takes the place of one that this process took in, and of one that the
+// process before did.
+func TestTheNewestWinsWithoutALookup(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		b := newBench(t, nil)
+		untilScanned(b.q)
+		old := b.message("reset", "kari@nordlys.example", "kari")
+		b.enqueue(old)
+		if restart {
+			b.q.Close()
+			b.open()
+			untilScanned(b.q)
+		}
+		young := b.message("reset", "kari@sydlys.example", "kari")
+		b.enqueue(young)
+		stop := b.work(func(ctx context.Context, a *mail.Attempt) mail.Outcome {
+			if a.Message.ID == old.ID {
+				t.Errorf("restart %v: the older message was tried", restart)
+			}
+			return accept(ctx, a)
+		})
+		story := b.until(2)
+		if !equalStates(story[old.ID], mail.StateQueued, mail.StateSuperseded) || !equalStates(story[young.ID], mail.StateQueued, mail.StateAccepted) {
+			t.Errorf("restart %v: old %v, young %v", restart, story[old.ID], story[young.ID])
+		}
+		stop()
+		b.q.Close()
+	}
+}
