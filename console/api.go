@@ -65,9 +65,9 @@ func (a *API) Routes() []Route {
 		{"GET", "/v1/people/{person}/reply", ScopeRead, "", a.answer(a.getReply)},
 		{"GET", "/v1/events", ScopeRead, "", a.answer(a.streamEvents)},
 		{"GET", "/v1/queue", ScopeRead, "", a.answer(a.getQueue)},
-		{"POST", "/v1/queue/pause", ScopeAct, "", a.answer(a.pause)},
-		{"POST", "/v1/queue/resume", ScopeAct, "", a.answer(a.resume)},
-		{"POST", "/v1/queue/retry", ScopeAct, "", a.answer(a.retryNow)},
+		{"POST", "/v1/queue/pause", ScopeOperate, "", a.answer(a.pause)},
+		{"POST", "/v1/queue/resume", ScopeOperate, "", a.answer(a.resume)},
+		{"POST", "/v1/queue/retry", ScopeOperate, "", a.answer(a.retryNow)},
 		{"GET", "/v1/suppressions", ScopeRead, "", a.answer(a.listSuppressions)},
 		{"POST", "/v1/suppressions", ScopeAct, "", a.answer(a.suppress)},
 		{"DELETE", "/v1/suppressions", ScopeAct, "", a.answer(a.lift)},
@@ -112,7 +112,7 @@ func (a *API) now() time.Time {
 
 // acted logs who did what, and why.
 func (a *API) acted(r *http.Request, by *Principal, act, what, reason string) {
-	a.logger().InfoContext(r.Context(), "somebody acted", "act", act, "on", what, "by", by.Name, "token", by.TokenID, "reason", reason)
+	a.logger().InfoContext(r.Context(), "somebody acted", "act", act, "on", what, "by", by.Name, "id", by.ID, "reason", reason)
 }
 
 // freshFor bounds the wait for the view to reach the end of the log.

@@ -1,13 +1,11 @@
 package console
 
 import (
-	"context"
 	"log/slog"
 	"math"
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,58 +15,6 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Principal is who makes a request.
-type Principal struct {
-	Name    string // for the log: a token's name
-	TokenID string // "" where no token was needed
-	Scopes  []Scope
-	Tenants []string // or [AllTenants]
-	Sources []string
-}
-
-// Can reports whether the principal has the scope.
-func (p *Principal) Can(s Scope) bool {
-	return slices.Contains(p.Scopes, s) || slices.Contains(p.Scopes, ScopeAdmin)
-}
-
-// Sees reports whether the principal may know of a tenant's things.
-func (p *Principal) Sees(tenant string) bool {
-	return p.seesAll() || slices.Contains(p.Tenants, tenant)
-}
-
-func (p *Principal) seesAll() bool { return slices.Contains(p.Tenants, AllTenants) }
-
-// visible narrows what was asked for, "" for every tenant, to what the principal
-// may see, in the form of [Filter].
-func (p *Principal) visible(tenant string) []string {
-	switch {
-	case tenant == "" && p.seesAll():
-		return nil
-	case tenant == "":
-		return p.Tenants
-	case p.Sees(tenant):
-		return []string{tenant}
-	}
-	return []string{}
-}
-
-// Source is the name under which the principal hands mail over.
-func (p *Principal) Source() string {
-	if len(p.Sources) > 0 {
-		return p.Sources[0]
-	}
-	return p.Name
-}
-
-type principalKey struct{}
-
-// PrincipalFrom returns who makes the request that ctx belongs to; nil before an
-// Authenticator has seen it.
-func PrincipalFrom(ctx context.Context) *Principal {
-	p, _ := ctx.Value(principalKey{}).(*Principal)
-	return p
-}
-
 // Authenticator finds out who makes a request.
 type Authenticator struct {
 	Tokens *Tokens
@@ -76,6 +22,8 @@ type Authenticator struct {
 	// deliverd out. The connection and the Host header must both be loopback's, so
 	// that neither another machine nor a web page behind a rebound DNS name gets in.
 	Open bool
+	// SignIn knows the people; nil means that there are tokens only.
+	SignIn *SignIn
 	// Log is told of failures, without the token; nil means silence.
 	Log *slog.Logger
 
@@ -85,33 +33,75 @@ type Authenticator struct {
 
 // Authenticate returns who makes the request. The error is a *mail.Problem.
 func (a *Authenticator) Authenticate(r *http.Request) (*Principal, error) {
-	if err := a.sameOrigin(r); err != nil {
-		return nil, err
-	}
 	if a.Open {
+		if err := a.sameOrigin(r); err != nil {
+			return nil, err
+		}
 		return openPrincipal(r)
 	}
-	secret, ok := bearer(r)
-	if ok {
-		token, ok, err := a.Tokens.Check(r.Context(), secret)
-		if err != nil {
-			a.logger().Error("a token could not be checked", "error", err)
-			return nil, unavailable("The token can't be checked now. Try again.")
-		}
-		if ok {
-			return &Principal{Name: token.Name, TokenID: token.ID, Scopes: token.Scopes, Tenants: token.Tenants, Sources: token.Sources}, nil
-		}
+	p, held, err := a.who(r)
+	if p != nil || err != nil {
+		return p, err
+	}
+	if !held && looksAtPage(r) {
+		return nil, notSignedIn() // somebody who comes to sign in, and no guess
 	}
 	// A right token is never held up by others' wrong ones behind the same address:
 	// no one can guess 168 bits, so this only bounds the noise.
-	if wait := a.failed.count(r.RemoteAddr, a.Tokens.now()); wait > 0 {
+	from := a.client(r)
+	if wait := a.failed.count(from, a.Tokens.now()); wait > 0 {
 		return nil, &mail.Problem{
 			Type: mail.ProblemRateLimited, Title: "Too many requests without a valid token", Status: http.StatusTooManyRequests,
 			Detail: "Wait, then send a valid token.", RetryAfter: int(math.Ceil(wait.Seconds())),
 		}
 	}
-	a.logger().Warn("a request without a valid token was refused", "remote", r.RemoteAddr, "had_token", ok)
+	a.logger().Warn("a request without a valid token was refused", "remote", from, "had_token", held)
 	return nil, notSignedIn()
+}
+
+// who returns who makes the request, nil for nobody, and whether it held a token
+// or a cookie at all. A token says more than a cookie: whoever sends one means it.
+func (a *Authenticator) who(r *http.Request) (p *Principal, held bool, err error) {
+	if err := a.sameOrigin(r); err != nil {
+		return nil, false, err
+	}
+	if secret, ok := bearer(r); ok {
+		token, ok, err := a.Tokens.Check(r.Context(), secret)
+		if err != nil {
+			a.logger().Error("a token could not be checked", "error", err)
+			return nil, true, unavailable("The token can't be checked now. Try again.")
+		}
+		if !ok {
+			return nil, true, nil
+		}
+		return tokenHolder(&token), true, nil
+	}
+	if a.SignIn == nil {
+		return nil, false, nil
+	}
+	if p, err = a.SignIn.who(r); p != nil && err == nil {
+		err = fromPage(r)
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	_, missing := r.Cookie(sessionCookie)
+	return p, missing == nil, nil
+}
+
+// strip removes what only a proxy of ours may say.
+func (a *Authenticator) strip(r *http.Request) {
+	if a.SignIn != nil && a.SignIn.Proxy != nil {
+		a.SignIn.Proxy.strip(r)
+	}
+}
+
+// client is the address of whoever asks, for counting failures.
+func (a *Authenticator) client(r *http.Request) string {
+	if a.SignIn == nil {
+		return r.RemoteAddr
+	}
+	return a.SignIn.Proxy.client(r)
 }
 
 func (a *Authenticator) logger() *slog.Logger {
@@ -144,7 +134,7 @@ func openPrincipal(r *http.Request) (*Principal, error) {
 			Detail: "Without tokens, requests are taken from this machine only, and by the name localhost, 127.0.0.1 or [::1].",
 		}
 	}
-	return &Principal{Name: "developer", Scopes: []Scope{ScopeAdmin}, Tenants: []string{AllTenants}}, nil
+	return person("dev", "", ViaDev, RoleAdmin, []string{AllTenants}), nil
 }
 
 // loopback reports whether a host, with or without a port, is this machine by
@@ -201,9 +191,34 @@ func (f *failures) count(remote string, now time.Time) time.Duration {
 	if l.AllowN(now, 1) {
 		return 0
 	}
+	return delay(l, now)
+}
+
+// wait returns how long a caller must wait because of earlier failures, 0 if it need
+// not. It counts nothing.
+func (f *failures) wait(remote string, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := f.by[networkOf(remote)]
+	if l == nil || l.TokensAt(now) >= 1 {
+		return 0
+	}
+	return delay(l, now)
+}
+
+func delay(l *rate.Limiter, now time.Time) time.Duration {
 	r := l.ReserveN(now, 1)
 	defer r.CancelAt(now)
 	return max(r.DelayFrom(now), time.Second)
+}
+
+// hostOf is the address without the port.
+func hostOf(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	return host
 }
 
 // networkOf is the address, or for IPv6 its /64, which one customer has whole.

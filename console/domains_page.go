@@ -35,7 +35,7 @@ type sharedPage struct {
 
 // anybody is in whose name pages have reports made: all of them share what one
 // caller may have.
-var anybody = &Principal{Name: "a shared page", TokenID: "page", Tenants: []string{AllTenants}}
+var anybody = &Principal{Name: "a shared page", ID: "page", Tenants: []string{AllTenants}}
 
 // page shows the report that a share link names, as it is now. Whoever has the
 // link may see it, so it says nothing but the domain's report, our own values, and,

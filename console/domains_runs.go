@@ -70,7 +70,7 @@ type domainRun struct {
 // allow takes one run from what a caller may have made, or says how long to wait.
 // Tokens of the same tenants share.
 func (m *domainRuns) allow(by *Principal, now time.Time) error {
-	who := "token " + by.TokenID
+	who := by.Via + " " + by.ID + " " + by.Name
 	if !by.seesAll() {
 		who = seerOf(by).key()
 	}

@@ -41,6 +41,7 @@ func Handler(auth *Authenticator, log *slog.Logger, routes ...Route) http.Handle
 		mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, notFound()) })
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		auth.strip(r)
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -52,23 +53,62 @@ func Handler(auth *Authenticator, log *slog.Logger, routes ...Route) http.Handle
 }
 
 func guard(auth *Authenticator, log *slog.Logger, route Route) http.Handler {
-	if route.Scope == "" {
-		return route.Handler
-	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if route.Scope == "" {
+			if err := auth.open(r, route); err != nil {
+				writeProblem(w, asProblem(r.Context(), log, err))
+				return
+			}
+			route.Handler.ServeHTTP(w, r)
+			return
+		}
 		p, err := auth.Authenticate(r)
 		if err == nil && !p.Can(route.Scope) {
-			err = notAllowed("This token lacks the scope “" + string(route.Scope) + "”. Make one that has it with “deliverd token new”.")
+			err = lacks(p, route.Scope)
 		}
 		if err == nil {
 			err = onlyType(r, cmp.Or(route.Body, "application/json"))
 		}
 		if err != nil {
-			writeProblem(w, asProblem(r.Context(), log, err))
+			auth.refuse(w, r, asProblem(r.Context(), log, err))
 			return
 		}
 		route.Handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, p)))
 	})
+}
+
+// open refuses what nobody may do at a route that is for everybody: change something
+// from another site's page, or send a body of another type.
+func (a *Authenticator) open(r *http.Request, route Route) error {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	if err := a.sameOrigin(r); err != nil {
+		return err
+	}
+	return cmp.Or(fromPage(r), onlyType(r, cmp.Or(route.Body, "application/json")))
+}
+
+// refuse answers with a problem; somebody who looks at a page is shown the way in.
+func (a *Authenticator) refuse(w http.ResponseWriter, r *http.Request, p *mail.Problem) {
+	if a.SignIn == nil || !looksAtPage(r) {
+		writeProblem(w, p)
+		return
+	}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		a.SignIn.turnAway(w, r)
+	default:
+		a.SignIn.tell(w, r, p)
+	}
+}
+
+// lacks says what somebody would need.
+func lacks(p *Principal, s Scope) *mail.Problem {
+	if p.Role != "" {
+		return notAllowed("Your role, " + string(p.Role) + ", does not allow this. Ask somebody who has a stronger one.")
+	}
+	return notAllowed("This token lacks the scope “" + string(s.issued()) + "”. Make one that has it with “deliverd token new”.")
 }
 
 // onlyType refuses a body that says it is something else than what is wanted, which

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/deliverd/deliverd/mail"
@@ -58,6 +60,22 @@ func (s *Shared) Put(ctx context.Context, key string, value []byte) error {
 // Create sets a value that must not be there yet: ErrExists.
 func (s *Shared) Create(ctx context.Context, key string, value []byte) error {
 	_, err := s.q.store.put(ctx, bucketShared, s.prefix+sharedKey(key), value, casCreate)
+	if errors.Is(err, errConflict) {
+		return ErrExists
+	}
+	return err
+}
+
+// PutFor sets a value that the store forgets after life, in whole seconds and at least
+// one.
+func (s *Shared) PutFor(ctx context.Context, key string, value []byte, life time.Duration) error {
+	_, err := s.q.store.putWith(ctx, bucketShared, s.prefix+sharedKey(key), value, casNone, nats.Header{headerTTL: {ttl(life)}})
+	return err
+}
+
+// CreateFor is PutFor for a key that must not have a value: ErrExists.
+func (s *Shared) CreateFor(ctx context.Context, key string, value []byte, life time.Duration) error {
+	_, err := s.q.store.putWith(ctx, bucketShared, s.prefix+sharedKey(key), value, casCreate, nats.Header{headerTTL: {ttl(life)}})
 	if errors.Is(err, errConflict) {
 		return ErrExists
 	}

@@ -41,6 +41,8 @@ var homes = map[string][]string{
 	"github.com/emersion/go-msgauth":      {"deliver"},
 	"github.com/emersion/go-smtp":         {"bounces"},
 	"modernc.org/sqlite":                  {"console"},
+	"github.com/coreos/go-oidc":           {"console"},
+	"golang.org/x/oauth2":                 {"console"},
 	"github.com/spf13/cobra":              {"cmd/deliverd"},
 	"github.com/pelletier/go-toml":        {"cmd/deliverd/daemon"},
 	"github.com/prometheus/client_golang": {"cmd/deliverd/daemon"},

@@ -26,6 +26,7 @@ type Config struct {
 	DNS       DNSConfig             `toml:"dns"`
 	Bounces   BouncesConfig         `toml:"bounces"`
 	Keys      KeysConfig            `toml:"keys"`
+	SignIn    SignInConfig          `toml:"signin"`
 	Templates TemplatesConfig       `toml:"templates"`
 	Kinds     map[string]KindConfig `toml:"kinds"`
 	Limits    LimitsConfig          `toml:"limits"`
@@ -138,6 +139,7 @@ func Defaults() *Config {
 		Listen: ListenConfig{HTTP: "127.0.0.1:8025"},
 		NATS:   NATSConfig{Replicas: 1, Sync: "always", Shards: 8},
 		Send:   SendConfig{Concurrency: 200, PerDestination: 20},
+		SignIn: defaultSignIn(),
 		Limits: LimitsConfig{PerTenant: 6000, PerRecipient: 20},
 		Log:    LogConfig{Level: "info", Format: "text"},
 	}
@@ -253,6 +255,7 @@ func (c *Config) Validate() error {
 	if (c.Send.RelayUser == "") != (c.Send.RelayPassword == "") {
 		complain("send.relay_user and send.relay_password go together: set both or none")
 	}
+	c.validateSignIn(complain)
 	seen := map[[2]string]bool{}
 	for i, k := range c.DKIM {
 		if k.Domain == "" || (k.Selector == "") != (k.Key == "") {
@@ -272,6 +275,7 @@ func (c *Config) Validate() error {
 	for name, ref := range map[string]Secret{
 		"nats.credentials": c.NATS.Credentials, "nats.password": c.NATS.Password,
 		"send.relay_password": c.Send.RelayPassword, "keys.seal": c.Keys.Seal, "keys.root": c.Keys.Root,
+		"signin.oidc.client_secret": c.SignIn.OIDC.ClientSecret,
 	} {
 		if err := ref.check(); err != nil {
 			complain("%s: %v", name, err)

@@ -44,7 +44,7 @@ func TestExampleLoadsAndIsComplete(t *testing.T) {
 	}
 	for _, k := range keys(reflect.TypeFor[Config]()) {
 		if !strings.Contains(Example, "\n"+k+" = ") && !strings.Contains(Example, "#"+k+" = ") &&
-			!strings.Contains(Example, "["+k+"]") && !strings.Contains(Example, "["+k+".") {
+			!strings.Contains(Example, "["+k+"]") && !strings.Contains(Example, "."+k+"]") && !strings.Contains(Example, "["+k+".") {
 			t.Errorf("the example doesn't mention %q", k)
 		}
 	}

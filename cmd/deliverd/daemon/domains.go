@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -77,7 +76,7 @@ func (d *Daemon) domainRoutes(ctx context.Context) ([]console.Route, error) {
 	}
 	domains := &console.Domains{
 		Check: d.checkDomain, Options: (&checkOptions{d: d}).get, Evidence: d.view.DomainHistory, Store: tokenStore{runs}, Key: key,
-		BaseURL: cmp.Or(d.config.Listen.URL, "http://"+dialable(d.http.Addr().String())), Log: d.log,
+		BaseURL: d.baseURL(), Log: d.log,
 	}
 	return domains.Routes(), nil
 }

@@ -86,7 +86,12 @@ func (d *Daemon) openHTTP(ctx context.Context) error {
 		return fmt.Errorf("%w; stop what uses it, or change listen.http", err)
 	}
 	auth := &console.Authenticator{Tokens: d.tokens, Open: d.catch != nil, Log: d.log}
-	routes, err := d.routes(ctx)
+	if !auth.Open {
+		if auth.SignIn, err = d.signIn(ctx); err != nil {
+			return err
+		}
+	}
+	routes, err := d.routes(ctx, auth.SignIn)
 	if err != nil {
 		return err
 	}
@@ -128,8 +133,9 @@ func (d *Daemon) serveHTTP(name string, l net.Listener, h http.Handler) {
 	})
 }
 
-// routes is everything that the API's address answers.
-func (d *Daemon) routes(ctx context.Context) ([]console.Route, error) {
+// routes is everything that the API's address answers. signIn is nil where nobody
+// needs to.
+func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.Route, error) {
 	api := &console.API{View: d.view, Backend: backend{d}, Tokens: d.tokens, Log: d.log}
 	routes := api.Routes()
 	for _, r := range d.intake.Routes() {
@@ -147,13 +153,18 @@ func (d *Daemon) routes(ctx context.Context) ([]console.Route, error) {
 		console.Route{Method: "GET", Pattern: "/readyz", Handler: http.HandlerFunc(h.readiness)},
 		console.Route{Method: "GET", Pattern: "/metrics", Handler: localOnly(d.metrics.handler())},
 	)
+	var caughtMail console.Caught
 	if d.catch != nil {
-		// The pages have no sign-in of their own yet: they are for this machine.
-		pages, err := console.NewPages(api, caught{d.catch}, d.hints...)
-		if err != nil {
-			return nil, err
-		}
-		routes = append(append(routes, pages.Routes()...), d.catchRoutes()...)
+		caughtMail = caught{d.catch}
+		routes = append(routes, d.catchRoutes()...)
+	}
+	pages, err := console.NewPages(api, caughtMail, d.hints...)
+	if err != nil {
+		return nil, err
+	}
+	routes = append(routes, pages.Routes()...)
+	if signIn != nil {
+		routes = append(routes, signIn.Routes()...)
 	}
 	for i := range routes {
 		routes[i].Handler = d.metrics.counted(routes[i])

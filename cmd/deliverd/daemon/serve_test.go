@@ -185,17 +185,20 @@ func TestOpenAPIIsServed(t *testing.T) {
 			}
 		}
 	}
-	routes, err := d.routes(t.Context())
+	signIn, err := d.signIn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := d.routes(t.Context(), signIn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range routes {
-		if r.Pattern != "/d/{share}" && r.Pattern != "/domain.css" { // for people
-			served = append(served, r.Method+" "+r.Pattern)
-		}
+		served = append(served, r.Method+" "+r.Pattern)
 	}
 	for _, door := range served {
-		if !slices.Contains(described, door) {
+		forPeople := !strings.Contains(door, " /v1/") // pages, and what the supervisor asks
+		if !slices.Contains(described, door) && !forPeople {
 			t.Errorf("not in the document: %s", door)
 		}
 	}

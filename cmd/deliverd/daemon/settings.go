@@ -114,6 +114,7 @@ func restartOnly(a, b *Config) (names []string) {
 		{"send.concurrency", a.Send.Concurrency != b.Send.Concurrency},
 		{"send.per_destination", a.Send.PerDestination != b.Send.PerDestination},
 		{"send.private_addresses", a.Send.PrivateAddresses != b.Send.PrivateAddresses},
+		{"signin (but for grants)", !reflect.DeepEqual(a.SignIn.withoutGrants(), b.SignIn.withoutGrants())},
 		{"send.return_path_domain", a.Send.ReturnPathDomain != b.Send.ReturnPathDomain},
 	} {
 		if key.changed {
