@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"iter"
 	"log/slog"
 	"slices"
 	"time"
@@ -23,7 +24,7 @@ type tries struct {
 // handOver finds the way and walks it until somebody decides.
 func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Address, signed []byte) mail.Outcome {
 	t := &tries{attempt: a, bytes: len(signed), wait: d.wait, env: envelope{
-		from: from, to: a.Message.To, proceed: a.Proceed, expires: a.Message.ExpiresAt,
+		from: from, to: a.Message.To, message: signed, proceed: a.Proceed, expires: a.Message.ExpiresAt,
 	}}
 	if !a.Message.ExpiresAt.IsZero() {
 		t.wait = t.wait.within(time.Until(a.Message.ExpiresAt))
@@ -37,7 +38,6 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 	if err != nil {
 		return byPlan(ctx, a, err)
 	}
-	t.env.wire = wireForm(signed)
 	if o, done := d.reuse(ctx, t, targets); done {
 		return o
 	}
@@ -52,32 +52,51 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 	return t.verdict()
 }
 
-// reuse tries a connection that waits at one of the best hosts. Where it turns out
-// to be at its end, nothing has happened.
+// reuse tries a connection that waits at one of the best hosts, or one that another
+// message is about to leave. Where it turns out to be at its end, nothing has
+// happened.
 func (d *Deliverer) reuse(ctx context.Context, t *tries, targets []target) (o mail.Outcome, done bool) {
-	for _, target := range targets {
-		if target.pref != targets[0].pref {
-			break
+	for best := range bestOf(targets) {
+		if c := d.pool.take(ctx, keyOf(&t.plan, best)); c != nil {
+			return d.again(ctx, t, c)
 		}
-		c := d.pool.take(ctx, keyOf(&t.plan, target))
-		if c == nil {
-			continue
+	}
+	for best := range bestOf(targets) {
+		r := &ride{env: &t.env, pool: d.pool, handed: make(chan *conn, 1)}
+		if c := d.pool.join(ctx, keyOf(&t.plan, best), r); c != nil {
+			return d.again(ctx, t, c)
 		}
-		started := time.Now()
-		o, f := d.transact(ctx, t, c, true)
-		if f == nil {
-			return o, true
-		}
-		if f.stale() {
-			if f.reply != nil {
-				d.memory.limited(target.addr.Addr(), f.carried)
-			}
-			return o, false
-		}
-		f.took = time.Since(started)
-		return t.after(f)
 	}
 	return o, false
+}
+
+// bestOf yields the targets of the lowest preference.
+func bestOf(targets []target) iter.Seq[target] {
+	return func(yield func(target) bool) {
+		for _, t := range targets {
+			if t.pref != targets[0].pref || !yield(t) {
+				return
+			}
+		}
+	}
+}
+
+// again sends the message on a connection that carried another.
+func (d *Deliverer) again(ctx context.Context, t *tries, c *conn) (o mail.Outcome, done bool) {
+	started := time.Now()
+	o, f := d.transact(ctx, t, c, true)
+	switch {
+	case f == nil:
+		return o, true
+	case f.stale():
+		d.learnPipelining(f)
+		if f.reply != nil && f.reply.Code == 421 {
+			d.memory.limited(f.target.addr.Addr(), f.carried)
+		}
+		return o, false
+	}
+	f.took = time.Since(started)
+	return t.after(f)
 }
 
 // tried reports whether an address has failed in this attempt.
@@ -125,18 +144,35 @@ func (d *Deliverer) learn(t target, f *failure) {
 		if f.scope() == scopeHost {
 			d.memory.dead(addr)
 		}
-	case f.pipelined && f.timedOut() && (f.stage == mail.StageRcpt || f.stage == mail.StageData):
-		d.memory.cannotPipeline(addr)
+	default:
+		d.learnPipelining(f)
+	}
+}
+
+// learnPipelining remembers a server that lost commands: those after the first, or,
+// behind another message's dot, all of them.
+func (d *Deliverer) learnPipelining(f *failure) {
+	if !f.pipelined || !f.timedOut() {
+		return
+	}
+	switch f.stage {
+	case mail.StageMail:
+		if f.reused {
+			d.memory.cannotPipeline(f.target.addr.Addr())
+		}
+	case mail.StageRcpt, mail.StageData:
+		d.memory.cannotPipeline(f.target.addr.Addr())
 	}
 }
 
 // transact sends the message on c, and keeps or ends c.
 func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool) (o mail.Outcome, f *failure) {
-	c.wait = t.wait
+	key := keyOf(&t.plan, c.target)
+	c.wait, c.messages = t.wait, t.plan.Messages
 	c.caps.pipelining = c.caps.pipelining && d.memory.pipelines(c.target.addr.Addr())
 	release := c.bind(ctx)
 	var said mail.Reply
-	said, f = c.send(&t.env)
+	said, f = c.send(&t.env, func() *ride { return d.pool.board(key, c) })
 	if !release() {
 		c.broken = true
 	}
@@ -149,7 +185,13 @@ func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool
 		o = mail.Outcome{State: mail.StateAccepted, Evidence: t.handedOver(c, said, reused)}
 	}
 	c.carried++
-	d.pool.put(keyOf(&t.plan, c.target), c) // from here on it may be another attempt's
+	// From here on it may be another attempt's.
+	if next := c.next; next != nil {
+		c.next = nil
+		d.pool.handOver(key, c, next)
+	} else {
+		d.pool.put(key, c)
+	}
 	return o, f
 }
 

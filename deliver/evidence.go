@@ -33,12 +33,21 @@ func (t *tries) handedOver(c *conn, said mail.Reply, reused bool) mail.Evidence 
 		Reply: &said, QueueID: queueID(said.Text), TLS: c.tls, Reused: reused, Bytes: t.bytes,
 	}
 	if e.Provider == "" {
-		e.Provider = bounces.Classify(bounces.Said{Reply: said, Stage: e.Stage, Host: e.Host}).Provider
+		e.Provider = c.providerBy(said)
 	}
 	for _, g := range t.failed[:min(len(t.failed), maxTries)] {
 		e.Tries = append(e.Tries, g.try())
 	}
 	return e
+}
+
+// providerBy is the provider that the server's words give away. The first few replies
+// of a connection tell.
+func (c *conn) providerBy(said mail.Reply) string {
+	if c.provider == "" && c.carried < 3 {
+		c.provider = bounces.Classify(bounces.Said{Reply: said, Stage: mail.StageDot, Host: c.target.host}).Provider
+	}
+	return c.provider
 }
 
 // scrub blanks whatever of the message's secrets a server put into its words:

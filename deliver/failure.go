@@ -57,7 +57,15 @@ func (f *failure) stale() bool {
 	if _, stopped := errors.AsType[*errStopped](f.err); stopped {
 		return false
 	}
-	return f.reply == nil && !errors.Is(f.err, errTooLarge) || f.reply != nil && f.reply.Code == 421
+	if f.reply == nil {
+		return !errors.Is(f.err, errTooLarge)
+	}
+	if f.stage == mail.StageDot {
+		return false // it looked at the message: FAULTS A40
+	}
+	// 503 is about what was said before, which was another message's: a server that does
+	// not forget a transaction that it refused (RFC 5321 4.1.4).
+	return f.reply.Code == 421 || f.reply.Code == 503 && f.stage == mail.StageMail
 }
 
 // try is f as evidence.

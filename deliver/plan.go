@@ -24,6 +24,8 @@ type Plan struct {
 	Hosts []Host
 	Port  uint16 // 0: 25
 	TLS   TLSPolicy
+	// Messages is the most that one connection may carry; 0: as many as the pool allows.
+	Messages int
 	// Login is set for a relay that wants AUTH (RFC 4954). It is used inside TLS only;
 	// with TLSEncrypted whoever answers gets to see it.
 	Login *Login

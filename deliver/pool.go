@@ -54,19 +54,48 @@ func keyOf(p *Plan, t target) poolKey {
 	return k
 }
 
-// pool keeps connections on which another message may follow.
+// pool keeps connections on which another message may follow, and lets messages wait
+// for one (ride.go).
 type pool struct {
 	limits PoolLimits
 	memory *memory
 
-	mu     sync.Mutex
-	idle   map[poolKey][]*parked
-	total  int
-	closed bool
-	quits  sync.WaitGroup // the QUITs under way
+	mu       sync.Mutex
+	stations map[poolKey]*station
+	total    int // idle ones
+	closed   bool
+	quits    sync.WaitGroup // the QUITs under way
 }
 
-// parked is a connection that waits. Whoever takes it from the pool's map under the
+// station is where the connections to one host, under one policy, and the messages
+// for it meet.
+type station struct {
+	idle  []*parked
+	line  []*ride // no more than seats
+	seats int     // busy connections that take one along
+}
+
+// at returns the station of k. The caller holds the mutex.
+func (p *pool) at(k poolKey) *station {
+	s := p.stations[k]
+	if s == nil {
+		if p.stations == nil {
+			p.stations = make(map[poolKey]*station)
+		}
+		s = &station{}
+		p.stations[k] = s
+	}
+	return s
+}
+
+// tidy forgets a station at which there is nothing. The caller holds the mutex.
+func (p *pool) tidy(k poolKey, s *station) {
+	if len(s.idle) == 0 && len(s.line) == 0 && s.seats == 0 {
+		delete(p.stations, k)
+	}
+}
+
+// parked is a connection that waits. Whoever takes it from its station under the
 // mutex owns it: an attempt, or its timer.
 type parked struct {
 	*conn
@@ -74,87 +103,132 @@ type parked struct {
 	timer *time.Timer
 }
 
-// take returns a connection that looks alive and in sync, or nil. The newest first:
-// it is the least likely to have been closed, and the others can end.
+// take returns a connection that waits and looks alive and in sync, or nil.
 func (p *pool) take(ctx context.Context, k poolKey) *conn {
 	for {
-		w := p.pop(k)
-		if w == nil {
-			return nil
+		c := p.pop(k)
+		if c == nil || p.ready(ctx, k, c) {
+			return c
 		}
-		release := w.bind(ctx)
-		ok := w.insync() && w.reset()
-		if release() && ok {
-			return w.conn
-		}
-		w.raw.Close()
 	}
 }
 
-func (p *pool) pop(k poolKey) *parked {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	ws := p.idle[k]
-	if len(ws) == 0 {
+// join returns a connection that becomes free soon, or on which r's envelope is
+// already under way, or nil.
+func (p *pool) join(ctx context.Context, k poolKey, r *ride) *conn {
+	if !p.queue(k, r) {
 		return nil
 	}
-	w := ws[len(ws)-1]
-	p.remove(w)
-	w.timer.Stop()
-	return w
+	c := p.await(ctx, k, r)
+	if c == nil || c.boarded || p.ready(ctx, k, c) {
+		return c
+	}
+	return nil
 }
 
-// remove takes w out of the map, and reports whether it was there. The caller holds
-// the mutex.
+// ready reports whether the next message can follow on c, and closes c where not.
+func (p *pool) ready(ctx context.Context, k poolKey, c *conn) bool {
+	ok := c.insync()
+	if ok && c.dirty {
+		release := c.bind(ctx)
+		ok = c.reset() && release()
+	}
+	if ok {
+		return true
+	}
+	p.withdraw(k, c)
+	c.raw.Close()
+	return false
+}
+
+// pop takes the newest that waits: it is the least likely to have been closed, and the
+// others can end.
+func (p *pool) pop(k poolKey) *conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := p.stations[k]
+	if s == nil || len(s.idle) == 0 {
+		return nil
+	}
+	w := s.idle[len(s.idle)-1]
+	p.remove(w)
+	w.timer.Stop()
+	p.offer(k, w.conn)
+	return w.conn
+}
+
+// remove takes w out of its station, and reports whether it was there. The caller
+// holds the mutex.
 func (p *pool) remove(w *parked) bool {
-	ws := p.idle[w.key]
-	for i, x := range ws {
+	s := p.stations[w.key]
+	if s == nil {
+		return false
+	}
+	for i, x := range s.idle {
 		if x != w {
 			continue
 		}
-		ws = append(ws[:i], ws[i+1:]...)
-		if len(ws) == 0 {
-			delete(p.idle, w.key)
-		} else {
-			p.idle[w.key] = ws
-		}
+		s.idle = append(s.idle[:i], s.idle[i+1:]...)
+		p.tidy(w.key, s)
 		p.total--
 		return true
 	}
 	return false
 }
 
-// put keeps c for a message that follows, or ends it where it is out of sync or has
-// served long enough.
-func (p *pool) put(k poolKey, c *conn) {
+// perConn is how many messages c may carry.
+func (p *pool) perConn(k poolKey, c *conn) int {
 	limit := p.limits.Messages
-	if n := p.memory.limit(k.addr.Addr()); n > 0 {
-		limit = min(limit, n)
+	for _, n := range []int{c.messages, p.memory.limit(k.addr.Addr())} {
+		if n > 0 {
+			limit = min(limit, n)
+		}
 	}
-	if c.broken || !c.insync() {
+	return limit
+}
+
+// put gives c to a message that waits for it, or keeps it for one that follows, or
+// ends it where it is out of sync or has served long enough.
+func (p *pool) put(k poolKey, c *conn) {
+	switch {
+	case c.broken || c.replies.buffered():
+		p.withdraw(k, c)
 		c.raw.Close() // FAULTS A42: more was said than asked for
-		return
-	}
-	if c.carried >= limit || time.Since(c.born) >= p.limits.Age {
+	case c.carried >= p.perConn(k, c) || time.Since(c.born) >= p.limits.Age:
+		p.withdraw(k, c)
 		p.end(c)
-		return
+	case !p.keep(k, c):
+		p.end(c)
+	}
+}
+
+// keep reports whether c has a place to stay.
+func (p *pool) keep(k poolKey, c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false
+	}
+	s := p.at(k)
+	defer p.tidy(k, s)
+	if r := s.first(); r != nil {
+		p.offer(k, c)
+		r.hand(c)
+		return true
+	}
+	if c.seat {
+		c.seat = false
+		s.seats--
+	}
+	if p.total >= p.limits.Total || len(s.idle) >= p.limits.PerHost {
+		return false
 	}
 	w := &parked{conn: c, key: k}
-	p.mu.Lock()
-	full := p.closed || p.total >= p.limits.Total || len(p.idle[k]) >= p.limits.PerHost
-	if !full {
-		if p.idle == nil {
-			p.idle = make(map[poolKey][]*parked)
-		}
-		p.idle[k] = append(p.idle[k], w)
-		p.total++
-		wait := min(p.limits.Idle, p.limits.Age-time.Since(c.born))
-		w.timer = time.AfterFunc(wait, func() { p.expire(w) })
-	}
-	p.mu.Unlock()
-	if full {
-		p.end(c)
-	}
+	s.idle = append(s.idle, w)
+	p.total++
+	wait := min(p.limits.Idle, p.limits.Age-time.Since(c.born))
+	w.timer = time.AfterFunc(wait, func() { p.expire(w) })
+	return true
 }
 
 // expire ends a connection that nobody took in time.
@@ -180,17 +254,23 @@ func (p *pool) end(c *conn) {
 }
 
 // close ends every connection that waits, and returns when the last QUIT is
-// answered or given up. What is put or ended later is cut.
+// answered or given up. What is put or ended later is cut. Who stands in line is told
+// to dial.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	for _, ws := range p.idle {
-		for _, w := range ws {
+	for k, s := range p.stations {
+		for _, w := range s.idle {
 			w.timer.Stop()
 			p.quits.Go(w.quit)
 		}
+		for r := s.first(); r != nil; r = s.first() {
+			r.hand(nil)
+		}
+		s.idle = nil
+		p.tidy(k, s)
 	}
-	p.idle, p.total = nil, 0
+	p.total = 0
 	p.mu.Unlock()
 	p.quits.Wait()
 }

@@ -221,7 +221,7 @@ func TestTakeLooksFirst(t *testing.T) {
 		key := keyOf(&plan, plan.targets()[0])
 		for {
 			d.pool.mu.Lock()
-			waits := d.pool.idle[key]
+			waits := d.pool.at(key).idle
 			d.pool.mu.Unlock()
 			if len(waits) == 0 || !quiet(waits[0].raw) {
 				break

@@ -76,10 +76,20 @@ type conn struct {
 	caps     capabilities
 	tls      *mail.TLS
 
-	born    time.Time
-	carried int  // messages whose transaction ended on it in sync
-	dirty   bool // a transaction was begun and not ended: RSET before the next
-	broken  bool // out of sync, or the server is closing: never to be reused
+	born     time.Time
+	messages int  // the most that it may carry, by its plan; 0: no limit is known
+	carried  int  // messages whose transaction ended on it in sync
+	dirty    bool // a transaction was begun and not ended: RSET before the next
+	broken   bool // out of sync, or the server is closing: never to be reused
+	seat     bool // it was offered to the next message (ride.go)
+	boarded  bool // the envelope of who owns it now is sent already
+	// next is whose envelope went out behind the dot, until it is given the connection.
+	next *ride
+	// How long the server took for the last envelope that went out alone, and for the
+	// last dot.
+	envelopeTook, dotTook time.Duration
+	out                   []byte // scratch: what is written at once
+	provider              string // as its words give away, see providerBy
 	// pipelined says that commands of one transaction went out together, for the
 	// memory of servers that can't take it.
 	pipelined bool
@@ -131,11 +141,16 @@ func (c *conn) unexpected(stage mail.Stage, r reply) *failure {
 }
 
 func (c *conn) write(timeout time.Duration, b []byte) error {
-	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
-	_, err := c.Write(b)
+	_, err := c.writeSome(timeout, b)
 	return err
+}
+
+// writeSome also tells how much was handed to the system.
+func (c *conn) writeSome(timeout time.Duration, b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+		return 0, err
+	}
+	return c.Write(b)
 }
 
 // command sends one line and reads its reply.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -14,8 +13,7 @@ import (
 // envelope is what one transaction hands over.
 type envelope struct {
 	from, to mail.Address
-	// wire is the message as DATA wants it: dots doubled, the final dot included.
-	wire []byte
+	message  []byte // lines ended by CRLF
 	// proceed is mail.Attempt.Proceed, never nil.
 	proceed func() error
 	expires time.Time // zero: never
@@ -45,15 +43,17 @@ const (
 	// the dot, and one TLS record, so that a write that fails has not sent the dot. Most
 	// of our mails fit in one.
 	tail = 16 << 10
+	// maxScratch is how much room a connection keeps for what it writes.
+	maxScratch = 32 << 10
 )
 
-// wireForm doubles the dots that begin a line (RFC 5321 4.5.2) and appends the final
-// one. message consists of lines ended by CRLF, and is not changed.
-func wireForm(message []byte) []byte {
+// appendWire appends a message as DATA wants it: the dots doubled that begin a line
+// (RFC 5321 4.5.2), and the final one.
+func appendWire(out, message []byte) []byte {
 	if !bytes.HasPrefix(message, []byte(".")) && !bytes.Contains(message, []byte("\n.")) {
-		return slices.Concat(message, []byte(".\r\n"))
+		out = append(out, message...)
+		return append(out, ".\r\n"...)
 	}
-	out := make([]byte, 0, len(message)+len(message)/64+len(".\r\n"))
 	for line := range bytes.Lines(message) {
 		if line[0] == '.' {
 			out = append(out, '.')
@@ -64,21 +64,18 @@ func wireForm(message []byte) []byte {
 }
 
 // send is one transaction: it returns the reply to the final dot if that is a 2xx,
-// else the failure. Only a 2xx that was read in full is an accept.
-func (c *conn) send(e *envelope) (mail.Reply, *failure) {
-	if c.caps.size > 0 && int64(len(e.wire)) > c.caps.size {
-		return mail.Reply{}, &failure{target: c.target, stage: mail.StageMail, err: errTooLarge}
-	}
-	if err := e.proceed(); err != nil {
-		return mail.Reply{}, &failure{target: c.target, stage: mail.StageMail, err: &errStopped{err}}
-	}
+// else the failure. Only a 2xx that was read in full is an accept. board names who
+// may ride behind the dot; it is asked at most once, and whom it names is c.next.
+func (c *conn) send(e *envelope, board func() *ride) (mail.Reply, *failure) {
 	if f := c.begin(e); f != nil {
 		return mail.Reply{}, f
 	}
-	if f := c.body(e); f != nil {
+	if f := c.body(e, board); f != nil {
 		return mail.Reply{}, f
 	}
+	began := time.Now()
 	r, f := c.await(mail.StageDot, c.wait.Dot)
+	c.dotTook = time.Since(began)
 	switch {
 	case f != nil:
 		// RFC 1047: the server may have the message, or not. Nobody can know.
@@ -102,20 +99,28 @@ var errTooLarge = errors.New("the message is larger than the server takes")
 // begin says MAIL, RCPT and DATA, in one write where the server pipelines (RFC
 // 2920), and returns nil when the server waits for the message.
 func (c *conn) begin(e *envelope) *failure {
-	from := "MAIL FROM:<" + string(e.from) + ">"
-	if c.caps.size > 0 {
-		from += " SIZE=" + strconv.Itoa(len(e.wire)) // RFC 1870 6
+	if c.boarded {
+		return c.beginBoarded(e)
 	}
-	rcpt := "RCPT TO:<" + string(e.to) + ">"
+	if c.tooLarge(e) {
+		return &failure{target: c.target, stage: mail.StageMail, err: errTooLarge}
+	}
+	if err := e.proceed(); err != nil {
+		return &failure{target: c.target, stage: mail.StageMail, err: &errStopped{err}}
+	}
 	if c.pipelined = c.caps.pipelining; c.pipelined {
-		return c.beginPipelined(from + "\r\n" + rcpt + "\r\nDATA\r\n")
+		c.out = c.appendEnvelope(c.out[:0], e)
+		began := time.Now()
+		f := c.answers(c.write(c.wait.Command, c.out))
+		c.envelopeTook = time.Since(began)
+		return f
 	}
 	for _, step := range []struct {
 		stage mail.Stage
 		line  string
 		wait  time.Duration
 	}{
-		{mail.StageMail, from, c.wait.Command}, {mail.StageRcpt, rcpt, c.wait.Command}, {mail.StageData, "DATA", c.wait.Data},
+		{mail.StageMail, c.mailFrom(e), c.wait.Command}, {mail.StageRcpt, rcptTo(e), c.wait.Command}, {mail.StageData, "DATA", c.wait.Data},
 	} {
 		r, f := c.command(step.stage, step.wait, step.line)
 		if f == nil {
@@ -129,6 +134,53 @@ func (c *conn) begin(e *envelope) *failure {
 	return nil
 }
 
+// boardedWait is for the reply to MAIL or RCPT that went out behind a dot. It is
+// shorter than the other waits because to give up costs nothing but a connection, and
+// a server that lost those commands never answers.
+const boardedWait = 30 * time.Second
+
+// beginBoarded reads the replies to an envelope that went out behind another's dot.
+// That was a while ago: until the body begins, a newer message still stops this one
+// (law 4).
+func (c *conn) beginBoarded(e *envelope) *failure {
+	c.boarded, c.pipelined = false, true
+	patient := c.wait
+	c.wait.Command = min(c.wait.Command, boardedWait)
+	f := c.answers(nil)
+	c.wait = patient
+	if f != nil {
+		return f
+	}
+	if err := e.proceed(); err != nil {
+		return c.fail(mail.StageData, &errStopped{err})
+	}
+	return nil
+}
+
+// tooLarge reports whether e is over what the server declared. The size is without
+// the dots that are doubled and the final one (RFC 1870 6).
+func (c *conn) tooLarge(e *envelope) bool {
+	return c.caps.size > 0 && int64(len(e.message)) > c.caps.size
+}
+
+func (c *conn) mailFrom(e *envelope) string {
+	from := "MAIL FROM:<" + string(e.from) + ">"
+	if c.caps.size > 0 {
+		from += " SIZE=" + strconv.Itoa(len(e.message)) // RFC 1870 6
+	}
+	return from
+}
+
+func rcptTo(e *envelope) string { return "RCPT TO:<" + string(e.to) + ">" }
+
+// appendEnvelope appends the commands of one transaction.
+func (c *conn) appendEnvelope(out []byte, e *envelope) []byte {
+	for _, line := range []string{c.mailFrom(e), rcptTo(e), "DATA"} {
+		out = append(append(out, line...), "\r\n"...)
+	}
+	return out
+}
+
 // judge takes a reply to MAIL, RCPT or DATA: nil where the conversation goes on.
 func (c *conn) judge(stage mail.Stage, r reply) *failure {
 	switch {
@@ -140,11 +192,11 @@ func (c *conn) judge(stage mail.Stage, r reply) *failure {
 	return c.unexpected(stage, r)
 }
 
-// beginPipelined reads three replies to one write. The first refusal is the
-// outcome, whatever becomes of the connection after it (FAULTS A28, A29).
-func (c *conn) beginPipelined(commands string) *failure {
+// answers reads the three replies to an envelope, whose write ended with werr. The
+// first refusal is the outcome, whatever becomes of the connection after it (FAULTS
+// A28, A29).
+func (c *conn) answers(werr error) *failure {
 	c.dirty = true
-	werr := c.write(c.wait.Command, []byte(commands))
 	var refused *failure
 	var data reply
 	for _, stage := range []mail.Stage{mail.StageMail, mail.StageRcpt, mail.StageData} {
@@ -189,11 +241,13 @@ func (c *conn) takeBack(refused *failure) {
 	}
 }
 
-// body sends the message and its final dot. Where it fails the dot was not handed
-// to the system in full, so the server can't have taken the message; once it
-// returns nil nobody knows until the reply is read.
-func (c *conn) body(e *envelope) *failure {
-	rest := e.wire
+// body sends the message and its final dot, and behind that the envelope of who rides
+// with it. Where it fails the dot was not handed to the system in full, so the server
+// can't have taken the message; once it returns nil nobody knows until the reply is
+// read.
+func (c *conn) body(e *envelope, board func() *ride) *failure {
+	c.out = appendWire(c.out[:0], e.message)
+	rest := c.out
 	for {
 		if !c.insync() {
 			return c.early()
@@ -216,10 +270,34 @@ func (c *conn) body(e *envelope) *failure {
 	if !e.expires.IsZero() {
 		wait = min(wait, time.Until(e.expires))
 	}
-	if err := c.write(wait, rest); err != nil {
+	dotted := len(rest)
+	rest = c.withRider(rest, board)
+	n, err := c.writeSome(wait, rest)
+	if err != nil && n < dotted {
 		return c.cutShort(e, err)
 	}
+	if err != nil {
+		c.broken = true // the dot is on its way, what follows it is not
+	}
+	if cap(c.out) > maxScratch {
+		c.out = nil
+	}
 	return nil
+}
+
+// withRider appends the envelope of who rides behind the dot, if somebody does.
+func (c *conn) withRider(rest []byte, board func() *ride) []byte {
+	r := board()
+	if r == nil {
+		return rest
+	}
+	with := c.appendEnvelope(rest, r.env)
+	if len(with) > tail || c.tooLarge(r.env) || r.env.proceed() != nil {
+		r.refuse()
+		return rest
+	}
+	c.next = r
+	return with
 }
 
 // early takes what the server says while it should listen. A refusal is one (FAULTS
