@@ -39,6 +39,7 @@ conformance: ## the labelled data of $(SHARED)
 deps: ## Debian packages that some tests need
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl
+	sh deliver/testdata/mta/install.sh bin/mta
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME
