@@ -3,7 +3,6 @@ package console
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"strings"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
@@ -167,10 +166,4 @@ func PersonKey(tenant, personID string, to mail.Address) string {
 	}
 	sum := sha256.Sum256([]byte(tenant + "\x00" + who))
 	return "per_" + hex.EncodeToString(sum[:12])
-}
-
-// nameKey is the form under which names are looked up: lower case, one space
-// between words.
-func nameKey(name string) string {
-	return strings.Join(strings.Fields(strings.ToLower(name)), " ")
 }

@@ -95,7 +95,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	for _, v := range []any{
 		mail.Request{}, mail.Receipt{}, mail.Problem{}, mail.SuppressionNotice{}, mail.Warning{}, mail.Event{}, mail.Evidence{}, mail.Try{},
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
-		Person{}, People{}, PersonStory{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
+		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
 		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{},
 		DomainReport{}, dnscheck.Product{}, dnscheck.Finding{}, dnscheck.Advice{}, dnscheck.ClientAdvice{}, dnscheck.History{},
 		dnscheck.Conversation{}, dnscheck.Change{}, Share{}, ShareRequest{},

@@ -169,12 +169,12 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 }
 
 func (p *Pages) messagesOf(ctx context.Context, q string, by *Principal) ([]Summary, error) {
-	people, err := p.api.View.FindPeople(ctx, q, by.visible(""), 10)
+	people, err := p.api.View.FindPeople(ctx, PeopleQuery{Q: q, Tenants: by.visible(""), Limit: 10})
 	if err != nil {
 		return nil, err
 	}
 	found := []Summary{}
-	for _, person := range people {
+	for _, person := range people.People {
 		messages, err := p.api.View.List(ctx, Filter{Tenants: by.visible(""), Person: person.ID, Limit: startRows})
 		if err != nil {
 			return nil, err

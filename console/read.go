@@ -28,6 +28,7 @@ type Filter struct {
 	State   mail.State
 	To      mail.Address // exactly, but for upper and lower case
 	Person  string       // a [PersonKey]
+	People  []string     // any of these; empty: everybody
 	Before  mail.ID      // only messages older than this one: the cursor
 	Limit   int          // at most MaxLimit, which 0 also means
 }
@@ -104,6 +105,12 @@ func (v *View) List(ctx context.Context, f Filter) ([]Summary, error) {
 	}
 	if f.Person != "" {
 		also("person = ?", f.Person)
+	}
+	if len(f.People) > 0 {
+		where = append(where, "person IN ("+strings.TrimSuffix(strings.Repeat("?,", len(f.People)), ",")+")")
+		for _, key := range f.People {
+			args = append(args, key)
+		}
 	}
 	if f.Before != "" {
 		also("id < ?", string(f.Before))

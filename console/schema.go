@@ -14,10 +14,15 @@ import (
 
 // schemaVersion is raised with every change of the schema or of what is stored in
 // it. A view of another version is built anew from the log.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // schema: times are microseconds since 1970, 0 for none. The id of a message sorts
 // by the time it was made, so "newest first" is by id.
+//
+// A row of people is one way in which somebody was written to: a person with two
+// addresses has two. Rows are the set of what the facts say, so that their order
+// doesn't matter; see [newcomers]. The trigram indexes hold no text, only where each
+// three characters occur: a match is held against the row.
 const schema = `
 CREATE TABLE place (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
 INSERT INTO place VALUES (1, 0);
@@ -38,7 +43,7 @@ CREATE TABLE messages (
 	ref TEXT NOT NULL, kind TEXT NOT NULL,
 	tenant TEXT NOT NULL, tenant_name TEXT NOT NULL,
 	person TEXT NOT NULL, person_id TEXT NOT NULL,
-	recipient TEXT NOT NULL, address TEXT NOT NULL, to_name TEXT NOT NULL, name TEXT NOT NULL,
+	recipient TEXT NOT NULL, address TEXT NOT NULL, to_name TEXT NOT NULL,
 	locale TEXT NOT NULL, template TEXT NOT NULL, source TEXT NOT NULL, resend_of TEXT NOT NULL,
 	queued_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
 	state TEXT NOT NULL, changed_at INTEGER NOT NULL, cause TEXT NOT NULL, provider TEXT NOT NULL,
@@ -53,14 +58,37 @@ CREATE INDEX messages_state ON messages (state, id);
 CREATE INDEX messages_address ON messages (address, id);
 CREATE INDEX messages_domain ON messages (substr(address, instr(address, '@') + 1), id);
 CREATE INDEX messages_person ON messages (person, id);
-CREATE INDEX messages_person_id ON messages (person_id);
-CREATE INDEX messages_name ON messages (name);
+
+CREATE TABLE people (
+	row INTEGER PRIMARY KEY,
+	who INTEGER NOT NULL UNIQUE,
+	tenant TEXT NOT NULL, person_id TEXT NOT NULL, address TEXT NOT NULL, name TEXT NOT NULL,
+	folded TEXT NOT NULL
+);
+CREATE INDEX people_address ON people (address, tenant);
+CREATE INDEX people_folded ON people (folded);
+CREATE INDEX people_person_id ON people (person_id, tenant) WHERE person_id <> '';
+CREATE VIRTUAL TABLE people_text USING fts5 (
+	text, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
+);
+
+CREATE TABLE tenants (
+	row INTEGER PRIMARY KEY,
+	tenant TEXT NOT NULL, name TEXT NOT NULL,
+	UNIQUE (tenant, name)
+);
+CREATE VIRTUAL TABLE tenants_text USING fts5 (
+	text, content = '', contentless_delete = 1, detail = none, tokenize = 'trigram case_sensitive 1'
+);
 `
 
 // store is the open database: one connection writes, others read.
 type store struct {
 	write *sql.DB
 	read  *sql.DB
+	// known are rows of people and tenants that are written: who comes again costs
+	// nothing. Only apply and prune use it, one at a time.
+	known knownRows
 }
 
 // openStore opens the database at path, or one in memory for "". A file that is no
@@ -84,7 +112,7 @@ func tryOpenStore(ctx context.Context, path string) (*store, error) {
 		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	s := &store{write: write, read: write} // a database in memory belongs to its one connection
+	s := &store{write: write, read: write, known: knownRows{}} // a database in memory belongs to its one connection
 	if err := s.prepare(ctx); err != nil {
 		s.Close()
 		return nil, err

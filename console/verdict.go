@@ -40,6 +40,9 @@ func (n *narrator) happened(state mail.State) bool {
 // verdict is where the message stands, in one sentence.
 func (n *narrator) verdict(state mail.State) string {
 	e := n.deciding()
+	if reported := n.reported(state); reported != "" {
+		return n.verdictReported(reported)
+	}
 	switch state {
 	case mail.StateQueued:
 		return n.say("verdict.queued", "time", n.clock(n.facts.QueuedAt), "ago", n.ago(n.facts.QueuedAt))
@@ -61,13 +64,30 @@ func (n *narrator) verdict(state mail.State) string {
 		if n.happened(mail.StateAccepted) && e.Evidence == nil {
 			e.Evidence = n.latest(mail.StateAccepted).Evidence
 		}
-	case mail.StateAccepted:
-		if n.happened(mail.EventUsed) {
-			used := n.latest(mail.EventUsed)
-			return n.say("verdict.used", "time", n.clock(used.At), "ago", n.ago(used.At))
-		}
 	}
 	return n.fill("verdict."+string(state), e)
+}
+
+// reported is what the auth service reported that says more than the message's own
+// state, "" if nothing does. What somebody used has arrived, whatever its server
+// said of it.
+func (n *narrator) reported(state mail.State) mail.State {
+	switch {
+	case n.happened(mail.EventUsed):
+		return mail.EventUsed
+	case n.happened(mail.EventWrongPerson):
+		return mail.EventWrongPerson
+	case n.happened(mail.EventExpiredUnused) && state == mail.StateAccepted:
+		return mail.EventExpiredUnused
+	}
+	return ""
+}
+
+func (n *narrator) verdictReported(reported mail.State) string {
+	e := n.latest(reported)
+	handed := n.latest(mail.StateAccepted)
+	return n.say("verdict."+string(reported), "time", n.clock(e.At), "ago", n.ago(e.At),
+		"server", n.server("server.to", handed), "handed", n.clock(handed.At), "expires", n.clock(n.facts.ExpiresAt))
 }
 
 func (n *narrator) countAttempts(number int) string {
@@ -81,42 +101,65 @@ func (n *narrator) countAttempts(number int) string {
 func (n *narrator) advise(m *Message) {
 	e := n.deciding()
 	m.WhoActs = mail.ActNobody
-	switch m.State {
-	case mail.StateQueued, mail.StateSending:
-		m.NextStep = n.say("step.queued")
-	case mail.StateDelayed:
+	reported := n.reported(m.State)
+	switch {
+	case reported != "":
+		n.adviseReported(m, reported)
+	case m.State == mail.StateQueued, m.State == mail.StateSending:
+		m.NextStep, m.Reply = n.say("step.queued"), n.answer("reply.queued", e)
+	case m.State == mail.StateDelayed:
 		// A delay is ours to sit out. The catalogue's advice is for one that lasts: it
 		// counts once the message is at risk.
-		m.NextStep = n.say("step.delayed")
+		m.NextStep, m.Reply = n.say("step.delayed"), n.answer("reply.delayed", e)
 		if m.AtRisk {
 			n.adviseByCause(m, e)
 		}
-	case mail.StateAccepted:
+	case m.State == mail.StateAccepted:
 		n.adviseAccepted(m, e)
-	case StateUnknown:
-		m.WhoActs, m.NextStep = mail.ActSupport, n.say("step.unknown")
+	case m.State == StateUnknown:
+		m.WhoActs, m.NextStep, m.Reply = mail.ActSupport, n.say("step.unknown"), n.answer("reply.unknown", e)
 	default:
 		n.adviseByCause(m, e)
 	}
 	m.WhoActsText = n.say("who." + string(m.WhoActs))
 }
 
+// adviseReported: what was used needs nothing; else the person has it, and is the one
+// who can use it or ask for a new one.
+func (n *narrator) adviseReported(m *Message, reported mail.State) {
+	if reported != mail.EventUsed {
+		m.WhoActs = mail.ActPerson
+	}
+	m.NextStep, m.Reply = n.say("step."+string(reported)), n.answer("reply."+string(reported), n.latest(reported))
+}
+
 func (n *narrator) adviseAccepted(m *Message, e mail.Event) {
-	if n.happened(mail.EventUsed) {
-		m.NextStep = n.say("step.used")
-		return
-	}
 	m.WhoActs = mail.ActPerson
-	name, id := "step.accepted", ""
-	if e.Evidence != nil && e.Evidence.QueueID != "" {
-		name, id = "step.accepted.queue_id", e.Evidence.QueueID
+	way, id := "accepted", ""
+	switch {
+	case !n.facts.ExpiresAt.IsZero() && n.facts.ExpiresAt.Before(n.now):
+		way = "accepted.expired"
+	case e.Evidence != nil && e.Evidence.QueueID != "":
+		way, id = "accepted.queue_id", e.Evidence.QueueID
 	}
-	m.NextStep = n.say(name, "server", n.server("server", e), "queue_id", id)
+	m.NextStep = n.say("step."+way, "server", n.server("server", e), "queue_id", id, "expires", n.clock(n.facts.ExpiresAt))
+	m.Reply = n.answer("reply."+way, e)
+}
+
+// answer is a text to paste about a fact, where the catalogue of causes has none.
+func (n *narrator) answer(name string, e mail.Event) string {
+	id := ""
+	if e.Evidence != nil {
+		id = e.Evidence.QueueID
+	}
+	return n.say(name, "kind", n.kind(n.facts.Kind), "ref", string(n.facts.Ref), "to", string(n.facts.To), "time", n.clock(e.At),
+		"queued", n.clock(n.facts.QueuedAt), "expires", n.clock(n.facts.ExpiresAt), "queue_id", id,
+		"server", n.server("server", e), "server_to", n.server("server.to", e))
 }
 
 func (n *narrator) adviseByCause(m *Message, e mail.Event) {
 	if e.State == mail.StateRefused && e.PossibleDuplicate {
-		m.WhoActs, m.NextStep = mail.ActPerson, n.say("step.unsure")
+		m.WhoActs, m.NextStep, m.Reply = mail.ActPerson, n.say("step.unsure"), n.answer("reply.unsure", e)
 		return
 	}
 	// In the catalogue, "expired" is what a server further on says of a mail that it

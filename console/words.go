@@ -93,6 +93,23 @@ func (w words) clock(t time.Time) string {
 	return t.Format(layout)
 }
 
+// day names a day: "Today", "Yesterday", "Monday 2 March".
+func (w words) day(t time.Time) string {
+	t = t.In(w.zone)
+	y, m, d := t.Date()
+	switch ny, nm, nd := w.now.Date(); {
+	case y == ny && m == nm && d == nd:
+		return w.say("day.today")
+	case time.Date(y, m, d, 0, 0, 0, 0, time.UTC).AddDate(0, 0, 1).Equal(time.Date(ny, nm, nd, 0, 0, 0, 0, time.UTC)):
+		return w.say("day.yesterday")
+	}
+	layout := "day.date"
+	if y != w.now.Year() {
+		layout = "day.date.year"
+	}
+	return w.say("day.other", "weekday", w.say("weekday."+strconv.Itoa(int(t.Weekday()))), "date", t.Format(w.say(layout)))
+}
+
 // ago returns t as seen from now, before or after it: "12 minutes ago", "in 3 hours".
 func (w words) ago(t time.Time) string {
 	switch d := w.now.Sub(t); {

@@ -31,6 +31,10 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	if err := writeStandings(ctx, tx, touched); err != nil {
 		return err
 	}
+	who, err := writeNewcomers(ctx, tx, v.store.known, batch)
+	if err != nil {
+		return err
+	}
 	place := v.hub.place()
 	for _, e := range batch {
 		place = max(place, e.Seq)
@@ -41,6 +45,7 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("write the view: %w", err)
 	}
+	v.store.known.add(who)
 	v.hub.moveTo(place, slices.Collect(maps.Keys(touched))...)
 	return nil
 }
@@ -123,10 +128,10 @@ func readStanding(ctx context.Context, read *sql.Stmt, id mail.ID) (*standing, e
 }
 
 const replaceMessage = `INSERT OR REPLACE INTO messages (id, ref, kind, tenant, tenant_name, person, person_id,
-	recipient, address, to_name, name, locale, template, source, resend_of, queued_at, expires_at,
+	recipient, address, to_name, locale, template, source, resend_of, queued_at, expires_at,
 	state, changed_at, cause, provider, next_attempt, attempts, at_risk, possible_duplicate,
 	rank, attempt, seq, last_at)
-	VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
+	VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`
 
 func writeStandings(ctx context.Context, tx *sql.Tx, touched map[mail.ID]*standing) error {
 	stmt, err := tx.PrepareContext(ctx, replaceMessage)
@@ -136,7 +141,7 @@ func writeStandings(ctx context.Context, tx *sql.Tx, touched map[mail.ID]*standi
 	defer stmt.Close()
 	for _, s := range touched {
 		_, err := stmt.ExecContext(ctx, string(s.ID), string(s.Ref), s.Kind, s.Tenant, s.TenantName, s.Person, s.PersonID,
-			string(s.To), s.To.Key(), s.ToName, nameKey(s.ToName), s.Locale, s.Template, s.Source, string(s.ResendOf),
+			string(s.To), s.To.Key(), s.ToName, s.Locale, s.Template, s.Source, string(s.ResendOf),
 			micros(s.QueuedAt), micros(s.ExpiresAt),
 			string(s.State), micros(s.ChangedAt), string(s.Cause), s.Provider, micros(s.NextAttempt), s.Attempts,
 			s.atRisk, s.PossibleDuplicate,

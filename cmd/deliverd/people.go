@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,22 +27,18 @@ func whoCommand(ui *ui) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			people, err := findPeople(cmd.Context(), c, args[0], tenant)
+			found, err := findPeople(cmd.Context(), c, args[0], tenant, lang)
 			if err != nil {
 				return err
 			}
-			if len(people) == 0 {
-				return &exitError{exitNotFound, "nobody was sent mail who answers to that", "look for the address, the name as the mail had it, or the reference in the mail's footer"}
+			if len(found.People) == 0 {
+				return ui.printNobody(found)
 			}
-			if len(people) > 1 {
-				return ui.printPeople(people)
-			}
-			query := url.Values{}
-			if lang != "" {
-				query.Set("lang", lang)
+			if len(found.People) > 1 {
+				return ui.printPeople(found)
 			}
 			var story console.PersonStory
-			if err := c.Do(cmd.Context(), http.MethodGet, "/v1/people/"+url.PathEscape(people[0].ID), query, nil, &story); err != nil {
+			if err := c.Do(cmd.Context(), http.MethodGet, "/v1/people/"+url.PathEscape(found.People[0].ID), inLanguage(lang), nil, &story); err != nil {
 				return err
 			}
 			if ui.json {
@@ -55,21 +53,49 @@ func whoCommand(ui *ui) *cobra.Command {
 	return cmd
 }
 
+func inLanguage(lang string) url.Values {
+	query := url.Values{}
+	if lang != "" {
+		query.Set("lang", lang)
+	}
+	return query
+}
+
 // findPeople asks for the people that a query names; a reference names one.
-func findPeople(ctx context.Context, c *client.Client, q, tenant string) ([]console.Person, error) {
-	query := url.Values{"q": {q}}
+func findPeople(ctx context.Context, c *client.Client, q, tenant, lang string) (console.People, error) {
+	query := inLanguage(lang)
+	query.Set("q", q)
 	if tenant != "" {
 		query.Set("tenant", tenant)
 	}
 	var found console.People
 	err := c.Do(ctx, http.MethodGet, "/v1/people", query, nil, &found)
-	return found.People, err
+	return found, err
 }
 
-func (u *ui) printPeople(people []console.Person) error {
+// printNobody says in words that nobody was found, and shows who is spelled like
+// the query.
+func (u *ui) printNobody(found console.People) error {
 	if u.json {
-		return u.printJSON(console.People{People: people})
+		if err := u.printJSON(found); err != nil {
+			return err
+		}
+	} else if len(found.Near) > 0 {
+		u.tablePeople(found.Near)
 	}
+	why := strings.TrimRight(cmp.Or(found.Answer, "nobody answers to that"), ".")
+	return &exitError{exitNotFound, why, "search by the address, a part of it, the name, the tenant, or the reference in the mail's footer"}
+}
+
+func (u *ui) printPeople(found console.People) error {
+	if u.json {
+		return u.printJSON(found)
+	}
+	u.tablePeople(found.People)
+	return nil
+}
+
+func (u *ui) tablePeople(people []console.Person) {
 	now := time.Now()
 	var rows [][]string
 	for _, p := range people {
@@ -77,10 +103,11 @@ func (u *ui) printPeople(people []console.Person) error {
 		if len(p.Addresses) > 0 {
 			address = p.Addresses[0]
 		}
-		rows = append(rows, []string{string(address), p.Name, p.Tenant, p.TenantName, string(p.Latest.State), when(p.Latest.QueuedAt, now)})
+		rows = append(rows, []string{
+			string(address), p.Name, p.Tenant, p.TenantName, string(p.Latest.State), p.WhoActsText, when(p.Latest.QueuedAt, now),
+		})
 	}
-	u.table([]string{"address", "name", "tenant", "tenant name", "latest", "asked for"}, rows)
-	return nil
+	u.table([]string{"address", "name", "tenant", "tenant name", "latest", "who acts", "asked for"}, rows)
 }
 
 func (u *ui) printPerson(s console.PersonStory) {
