@@ -30,6 +30,8 @@ type Verdict struct {
 	RetryAfter time.Duration // the wait that the text asked for, from 1 s to 24 h; 0 if it did not
 	Provider   string        // "" if not known
 	Rule       string        // the name of the rule that decided, "" for none
+
+	sure bool // the rule that decided says so of itself
 }
 
 // Classify says what a refusal means. It is total and deterministic: every Said has
@@ -72,7 +74,7 @@ func classify(s Said, final bool) (Verdict, strength) {
 		if r.hasText && !found.text(n) || found.unless(n) || !r.holds(s, enhanced, mask) {
 			continue
 		}
-		v.Cause, v.Rule, strong = r.cause, r.name, r.strength
+		v.Cause, v.Rule, v.sure, strong = r.cause, r.name, r.sure, r.strength
 		weak = r.weak || found.has(targetVeto) && !r.sure
 		break
 	}

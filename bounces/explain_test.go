@@ -103,3 +103,14 @@ func TestExplain(t *testing.T) {
 		}
 	}
 }
+
+// What people paste is often a line of a mail log.
+func TestExplainLogLine(t *testing.T) {
+	t.Parallel()
+	const line = "postfix/smtp[9]: 4ABC: to=<kari@nordlys.example>, relay=mx.nordlys.example[192.0.2.7]:25, delay=0.6, dsn=5.1.1, " +
+		"status=bounced (host mx.nordlys.example[192.0.2.7] said: 550 5.1.1 <kari@nordlys.example>: User unknown (in reply to RCPT TO command))"
+	r := ExplainReply(line, "en").Reports[0]
+	if r.Code != 550 || r.Status != "5.1.1" || r.Cause != mail.CauseBadMailbox || !r.Suppress || r.Action != ActionFailed {
+		t.Errorf("%+v", r)
+	}
+}

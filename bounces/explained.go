@@ -30,10 +30,16 @@ type ExplainedReport struct {
 	Rule       string     `json:"rule,omitempty"` // the name of the rule that decided
 }
 
-// ExplainReply explains one SMTP reply, as pasted from a log, in a language.
+// ExplainReply explains one SMTP reply, as pasted from a log, in a language. The
+// reply may stand within a line of the log: "status=bounced (host x said: 550 ...".
 func ExplainReply(text, lang string) Explained {
-	reply, _ := ParseReply(text)
-	r := Report{Status: reply.Enhanced, Reply: reply, Verdict: Classify(Said{Reply: reply})}
+	var said Said
+	var ok bool
+	if said.Reply, ok = ParseReply(text); !ok {
+		said = saidIn(text, mail.EnhancedCode{}, false)
+	}
+	reply := said.Reply
+	r := Report{Status: reply.Enhanced, Reply: reply, Verdict: Classify(said)}
 	switch reply.Code / 100 {
 	case 4:
 		r.Action = ActionDelayed

@@ -50,11 +50,11 @@ func (m *reading) judge(r *Report, diagnostic string, text []byte, alone bool) {
 		known = take(lines, true)
 	}
 	if !known && alone && final && best == strengthNone {
-		// All that there is: enough for a cause, not to suppress on.
+		// All that there is: enough for a cause, hardly to suppress on.
 		intro := string(m.form.intro[:min(len(m.form.intro), 2*maxText)])
 		if findReply(intro) < 0 || !take(intro, false) {
 			_ = take(intro, true) || take(string(m.subject), true)
-			r.Verdict.Suppress = false
+			r.Verdict.Suppress = r.Verdict.Suppress && r.Verdict.sure
 		}
 	}
 	if best == strengthNone && r.Verdict.Cause == "" {

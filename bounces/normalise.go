@@ -1,6 +1,7 @@
 package bounces
 
 import (
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -17,7 +18,8 @@ const maxNormal = 2048
 //   - URLs kept as one word in which every mark but the dot is "/";
 //   - dots kept inside a word only (host names, enhanced codes);
 //   - every other mark a space, spaces single;
-//   - codes repeated on continuation lines ("550-5.7.1") dropped.
+//   - codes repeated on continuation lines ("550-5.7.1") dropped, and "relay=" of a line
+//     of a mail log, which names the server and says nothing of relaying.
 //
 // It stops at maxNormal bytes.
 func (n *normaliser) normalise(text string, code int) []byte {
@@ -68,7 +70,7 @@ func (n *normaliser) token(t string) {
 		t, repeated, n.repeated = t[4:], true, false // "550-5.7.1", "550-text"
 	}
 	switch {
-	case t == "", repeated && isEnhancedToken(t):
+	case t == "", repeated && isEnhancedToken(t), strings.HasPrefix(t, "relay="):
 	case isURL(t):
 		n.url(t)
 	case isMailAddress(t):

@@ -37,7 +37,7 @@ type rule struct {
 	stages    []mail.Stage
 	hasText   bool // any of its texts must be found
 	weak      bool // not enough to suppress an address on
-	sure      bool // no veto counts
+	sure      bool // nothing beside its text counts: no veto, nor that no recipient stands by it
 	strength  strength
 	examples  []string
 }
