@@ -19,7 +19,10 @@ const suppressFor = 24 * time.Hour
 //	refused: the domain says that it takes no mail      until lifted
 //	complained                                          until lifted
 //
-// Everything else, a policy above all, never suppresses (law 10). A suppression holds
+// Everything else, a policy above all, never suppresses (law 10). Nor does a full mailbox,
+// for however many days: it is full for everybody's mail, its owner learns of it in no
+// other way, and empties it to get ours. Bulk mailers give up on one after some days
+// since they would try for ever; our mail ends with its expiry. A suppression holds
 // for one tenant and can always be lifted.
 func Suppress(e mail.Event) (mail.Suppression, bool) {
 	s := mail.Suppression{

@@ -34,10 +34,11 @@ type ReceiverOptions struct {
 	// Nil: none is kept.
 	Keep func(ctx context.Context, id mail.ID, raw []byte) error
 	// Forward passes on mail to postmaster and abuse (RFC 5321 4.5.1, RFC 2142), and is
-	// durable when it returns nil. Nil: there is nobody to read it, and it is refused.
+	// durable when it returns nil; one that it can't take ever is [ErrTooLarge]. Nil:
+	// there is nobody to read it, and it is refused.
 	Forward func(ctx context.Context, from, to string, raw []byte) error
 	// Seen is told what became of each mail, for counting: a Kind, "unknown", "forwarded",
-	// or "failed". Nil: nobody is.
+	// "too-large" or "failed". Nil: nobody is.
 	Seen func(what string)
 
 	TLS *tls.Config // nil: no STARTTLS
@@ -151,7 +152,11 @@ type session struct {
 	desk string  // postmaster or abuse
 }
 
+// ErrTooLarge is Forward's answer to a mail that is larger than can be passed on.
+var ErrTooLarge = errors.New("the mail is too large to be passed on")
+
 var (
+	errLarge      = &smtp.SMTPError{Code: 552, EnhancedCode: smtp.EnhancedCode{5, 3, 4}, Message: "Too large to be passed on, send less"}
 	errSequence   = &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "MAIL was said already"}
 	errNoSuch     = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such address here"}
 	errNoRelay    = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "No relaying"}
@@ -219,7 +224,12 @@ func (s *session) Data(body io.Reader) error {
 
 func (s *session) forward(raw []byte) error {
 	r := s.receiver
-	if err := r.opt.Forward(s.ctx, s.from, s.desk, raw); err != nil {
+	err := r.opt.Forward(s.ctx, s.from, s.desk, raw)
+	if errors.Is(err, ErrTooLarge) {
+		r.opt.Seen("too-large")
+		return errLarge
+	}
+	if err != nil {
 		r.opt.Seen("failed")
 		r.opt.Log.Warn("mail for us could not be forwarded", "to", s.desk, "peer", s.remote, "error", err)
 		return errTryLater

@@ -66,6 +66,7 @@ func (p *Preparer) Prepare(r Request) (Message, []Warning, error) {
 		func() *Problem { return p.prepareTemplate(&m, r.Locale) },
 		func() *Problem { return prepareSecrets(&m, r.Secrets) },
 		func() *Problem { return checkNoSecretShown(&m) },
+		func() *Problem { return prepareAttached(&m, r) },
 	} {
 		if problem := step(); problem != nil {
 			return Message{}, nil, problem

@@ -12,6 +12,8 @@ import (
 // 998 octets and nearly all within 78. The same message gives the same bytes, as long
 // as the templates are the same. Data has to be there.
 //
+// A mail that goes along ([Request.Attached]) makes them the first part of two.
+//
 // Auto-Submitted (RFC 3834 5) and X-Auto-Response-Suppress (Exchange) keep vacation
 // notices away, but never a bounce. There is no List-Unsubscribe, no picture and nothing
 // that reports an opening: this is mail that a person asked for.
@@ -28,10 +30,16 @@ func (t *Templates) Render(m *Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// "=_" can't occur in quoted-printable (RFC 2045 6.7), so the boundary in no part.
+	attached, err := m.attached()
+	if err != nil {
+		return nil, err
+	}
+	// "=_" can't occur in quoted-printable (RFC 2045 6.7), so the boundary in no part of
+	// ours; nor in a mail that goes along, which was there before the id was drawn.
 	boundary := "=_" + hex.EncodeToString(id[:])
+	mixed := "=_m" + hex.EncodeToString(id[:])
 
-	b := make([]byte, 0, 2048+len(said.text)*5/4+len(said.html)*5/4)
+	b := make([]byte, 0, 2048+len(said.text)*5/4+len(said.html)*5/4+len(attached)*7/5)
 	b = appendHeader(b, "Date", m.QueuedAt.UTC().Format(time.RFC1123Z))
 	b = appendMailbox(b, "From", name, from)
 	b = appendMailbox(b, "To", m.ToName, m.To)
@@ -49,11 +57,18 @@ func (t *Templates) Render(m *Message) ([]byte, error) {
 	b = appendHeader(b, "X-Auto-Response-Suppress", "DR, RN, NRN, OOF, AutoReply")
 	b = appendHeader(b, "X-Deliverd-Ref", string(m.Ref))
 	b = appendHeader(b, "MIME-Version", "1.0")
+	if attached != nil {
+		b = appendHeader(b, "Content-Type", "multipart/mixed;\r\n boundary=\""+mixed+"\"")
+		b = append(b, crlf+"--"+mixed+crlf...)
+	}
 	b = appendHeader(b, "Content-Type", "multipart/alternative;\r\n boundary=\""+boundary+"\"")
 	b = append(b, crlf...)
 	b = appendPart(b, boundary, "text/plain", said.text)
 	b = appendPart(b, boundary, "text/html", said.html)
 	b = append(b, "--"+boundary+"--\r\n"...)
+	if attached != nil {
+		b = appendAttached(b, mixed, attached)
+	}
 	return b, nil
 }
 

@@ -28,6 +28,9 @@ type Request struct {
 	// IdempotencyKey also comes as the header Idempotency-Key or Nats-Msg-Id, which
 	// win over the field.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	// Attached is a whole mail with CRLF line ends that goes along, of at most
+	// [MaxAttached] bytes; nil: none does. It comes from deliverd itself only.
+	Attached []byte `json:"-"`
 }
 
 // Kind is a sort of mail and its rules; configuration makes it. See [DefaultKinds].

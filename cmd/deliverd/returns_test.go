@@ -26,7 +26,7 @@ import (
 // looks at what becomes of the message and of its address.
 func TestReturns(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, smtptest.SinkOptions{Ledger: true, Rules: smtptest.Newcomers()}, "[kinds.invite]\nretries = [\"1h\"]\n")
+	w := newWorld(t, smtptest.SinkOptions{Ledger: true, Rules: smtptest.Newcomers()}, "[bounces]\npostmaster = \"it@acme.example\"\n[kinds.invite]\nretries = [\"1h\"]\n")
 	w.start(t)
 	c := w.client(t)
 	for name, test := range map[string]func(*testing.T, *world, *client.Client){
@@ -368,16 +368,24 @@ func returnedForged(t *testing.T, w *world, c *client.Client) {
 
 func returnedToPostmaster(t *testing.T, w *world, _ *client.Client) {
 	const text = "Subject: your mail\n\nWho are you?\n"
-	if err := w.comeBack(t, "someone@nordlys.example", "Postmaster@bounce.acme.example", text); err != nil {
-		t.Fatal(err)
+	for _, desk := range []string{"Postmaster", "abuse"} {
+		if err := w.comeBack(t, "someone@nordlys.example", desk+"@bounce.acme.example", text); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "mail to "+desk+" was passed on whole", func() bool {
+			for m := range w.sink.Mails() {
+				if m.To == "it@acme.example" && strings.Contains(string(m.Raw), "Mail to "+strings.ToLower(desk)+": your mail\r\n") &&
+					strings.Contains(string(m.Raw), "\r\n\r\nReturn-Path: <someone@nordlys.example>\r\nSubject: your mail\r\n\r\nWho are you?\r\n") {
+					return true
+				}
+			}
+			return false
+		})
 	}
-	kept, err := filepath.Glob(filepath.Join(w.dir, "data", "postmaster", "*-postmaster.eml"))
-	if err != nil || len(kept) != 1 {
-		t.Fatalf("%v, %v", kept, err)
-	}
-	raw, err := os.ReadFile(kept[0])
-	if err != nil || !strings.Contains(string(raw), "Who are you?") {
-		t.Errorf("%q, %v", raw, err)
+	large := "Subject: large\n\n" + strings.Repeat(strings.Repeat("x", 99)+"\n", 8000)
+	err := w.comeBack(t, "someone@nordlys.example", "abuse@bounce.acme.example", large)
+	if e, ok := errors.AsType[*textproto.Error](err); !ok || e.Code != 552 {
+		t.Errorf("one that is too large: %v", err)
 	}
 }
 

@@ -89,7 +89,7 @@ type DNSConfig struct {
 type BouncesConfig struct {
 	Certificate string `toml:"certificate"` // PEM file, for STARTTLS; empty: in clear
 	Key         string `toml:"key"`         // PEM file
-	Postmaster  string `toml:"postmaster"`  // who is told of mail to postmaster and abuse
+	Postmaster  string `toml:"postmaster"`  // who gets mail to postmaster and abuse; empty: it is kept as files
 }
 
 // KeysConfig names the key ring.
@@ -246,7 +246,7 @@ func (c *Config) Validate() error {
 		if err != nil {
 			complain("bounces.postmaster: %v", err)
 		} else if strings.EqualFold(a.Domain(), c.Send.ReturnPathDomain) {
-			complain("bounces.postmaster: mail to this domain comes back to deliverd, which would tell of each note in another; name somebody's mailbox")
+			complain("bounces.postmaster: mail to this domain comes back to deliverd; name somebody's mailbox elsewhere")
 		}
 	}
 	if (c.Bounces.Certificate == "") != (c.Bounces.Key == "") {

@@ -56,6 +56,7 @@ type Daemon struct {
 	view      *console.View
 	resolver  *dnscheck.Resolver
 	returns   *bounces.ReturnPath // nil: bounces go to the sender
+	desk      *desk
 	intake    *intake.Intake
 	metrics   *metrics
 	providers providerMemory
@@ -90,6 +91,7 @@ func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error)
 		{"settings", d.openSettings},
 		{"intake", d.openIntake},
 		{"doors", d.openDoors},
+		{"mail to postmaster", d.openDesk},
 		{"bounce listener", d.openBounces},
 	} {
 		if err := step.open(ctx); err != nil {

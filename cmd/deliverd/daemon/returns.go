@@ -30,7 +30,7 @@ func (d *Daemon) openBounces(ctx context.Context) error {
 		Hello: d.config.hello(), ReturnPath: d.returns, Log: d.log,
 		Record:  func(ctx context.Context, e mail.Event) error { _, err := d.recordReturned(ctx, e); return err },
 		Known:   d.known,
-		Forward: d.keepForPostmaster,
+		Forward: d.desk.take,
 		Seen:    func(what string) { d.metrics.returned.WithLabelValues(what).Inc() },
 	}
 	if c := d.config.Bounces; c.Certificate != "" {
