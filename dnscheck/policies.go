@@ -16,7 +16,15 @@ func (s *survey) policyRecords(ctx context.Context, name, version string) (found
 	if err != nil {
 		return found, nil
 	}
-	for _, txt := range found.List {
+	if texts = versioned(found.List, version); len(texts) == 0 {
+		s.wildcard(ctx)
+	}
+	return found, texts
+}
+
+// versioned returns those text records that begin with a version.
+func versioned(list []TXT, version string) (texts []string) {
+	for _, txt := range list {
 		text := txt.String()
 		first, _, _ := strings.Cut(text, ";")
 		tag, value, _ := strings.Cut(first, "=")
@@ -24,10 +32,7 @@ func (s *survey) policyRecords(ctx context.Context, name, version string) (found
 			texts = append(texts, text)
 		}
 	}
-	if len(texts) == 0 {
-		s.wildcard(ctx)
-	}
-	return found, texts
+	return texts
 }
 
 // wildcard tells whether any name below the domain has text records, after one

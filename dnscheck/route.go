@@ -41,8 +41,9 @@ type Host struct {
 	Addrs []netip.Addr
 	// Skipped are addresses that mail is not sent to, see Routable.
 	Skipped []netip.Addr
-	// AD says that both address answers were validated. DANE needs it (RFC 7672
-	// 2.2.1).
+	// AD says that the address answers were validated. DANE needs it (RFC 7672 2.2.1).
+	// A family that could not be learned takes nothing from the other one, or else
+	// whoever can silence it could turn DANE off.
 	AD bool
 	// Aliases is the chain of CNAMEs from Name to the name that has the addresses,
 	// without Name itself.
@@ -114,7 +115,7 @@ func locate(ctx context.Context, dns lookups, h *Host, private bool) {
 	wg.Go(func() { v6, err6 = dns.AAAA(ctx, h.Name) })
 	v4, err4 = dns.A(ctx, h.Name)
 	wg.Wait()
-	h.AD = v4.AD && v6.AD
+	h.AD = (v4.AD || v6.AD) && (v4.AD || temporary(err4)) && (v6.AD || temporary(err6))
 	h.Aliases = v4.Aliases
 	if len(h.Aliases) == 0 {
 		h.Aliases = v6.Aliases

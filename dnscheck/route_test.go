@@ -208,13 +208,16 @@ func TestC10EqualPreferenceIsShuffled(t *testing.T) {
 }
 
 func TestRouteAD(t *testing.T) {
-	const zones = "a.example. MX 10 mx.a.example.\nmx.a.example. A 192.0.2.1\nb.example. MX 10 mx.b.example.\nmx.b.example. A 192.0.2.1\n"
+	const zones = "a.example. MX 10 mx.a.example.\nmx.a.example. A 192.0.2.1\nb.example. MX 10 mx.b.example.\nmx.b.example. A 192.0.2.1\n" +
+		"c.example. MX 10 mx.c.example.\nmx.c.example. A 192.0.2.1\n"
 	bubble(t, func(t *testing.T) {
 		r := inMemory(t, ResolverOptions{}, zone(t, zones,
 			dnstest.Fault{Name: "*a.example", Do: dnstest.Secure},
 			dnstest.Fault{Name: "b.example", Do: dnstest.Secure},
+			dnstest.Fault{Name: "mx.c.example", Type: "AAAA", Do: dnstest.Servfail},
+			dnstest.Fault{Name: "*c.example", Do: dnstest.Secure},
 			dnstest.Fault{Name: "mx.b.example", Type: "A", Do: dnstest.Secure}))
-		for domain, host := range map[string]bool{"a.example": true, "b.example": false} {
+		for domain, host := range map[string]bool{"a.example": true, "b.example": false, "c.example": true} {
 			got, err := r.Route(t.Context(), domain)
 			if err != nil || !got.AD || got.Hosts[0].AD != host {
 				t.Errorf("%s: %v, AD %v, host's %v", domain, err, got.AD, got.Hosts[0].AD)

@@ -106,6 +106,34 @@ func (p *STSPolicy) set(key, value string) error {
 	return nil
 }
 
+// STSRecord returns the id of the MTA-STS policy that a domain announces (RFC 8461
+// 3.1), "" if it announces none: no record, several, or one that can't be read. The
+// error is that of a lookup that brought no answer, which says nothing.
+func (r *Resolver) STSRecord(ctx context.Context, domain string) (id string, err error) {
+	texts, err := r.announced(ctx, "_mta-sts."+domain, "STSv1")
+	if err != nil || len(texts) != 1 {
+		return "", err
+	}
+	values, ok := tags(texts[0])
+	if !ok || !stsID.MatchString(values["id"]) {
+		return "", nil
+	}
+	return values["id"], nil
+}
+
+// announced looks up the text records at name that begin with a version; proven
+// absence is no error.
+func (r *Resolver) announced(ctx context.Context, name, version string) ([]string, error) {
+	found, err := r.TXT(ctx, name)
+	if lookup, ok := errors.AsType[*Error](err); ok {
+		if lookup.Permanent() {
+			return nil, nil
+		}
+		return nil, lookup
+	}
+	return versioned(found.List, version), nil
+}
+
 // STSError says at which step the policy could not be had.
 type STSError struct {
 	Step   string // "dns", "connect", "certificate", "redirect", "status", "type", "size" or "syntax"
@@ -150,17 +178,7 @@ func fetchSTS(ctx context.Context, dns lookups, domain string, web Web) (STSPoli
 	if len(host.Addrs) == 0 {
 		return STSPolicy{}, &STSError{Step: "dns", Detail: host.Err.Error(), Err: host.Err}
 	}
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialAny(ctx, web.Dial, network, host.Addrs)
-		},
-		TLSClientConfig:        &tls.Config{RootCAs: web.Roots},
-		DisableCompression:     true,
-		DisableKeepAlives:      true,
-		MaxResponseHeaderBytes: 16 << 10,
-	}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := web.client(&host)
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host.Name+"/.well-known/mta-sts.txt", nil)
 	if err != nil {
 		return STSPolicy{}, stsError("connect", "%v", err)
@@ -174,6 +192,24 @@ func fetchSTS(ctx context.Context, dns lookups, domain string, web Web) (STSPoli
 	}
 	defer response.Body.Close()
 	return readSTS(response)
+}
+
+// client reaches one host, at the addresses that were found for it and on port 443,
+// and nothing else: it follows no redirect, uses no proxy and undoes no compression,
+// behind which a bomb may sit. Each request has a connection of its own.
+func (w Web) client(host *Host) *http.Client {
+	return &http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return dialAny(ctx, w.Dial, network, host.Addrs)
+			},
+			TLSClientConfig:        &tls.Config{RootCAs: w.Roots},
+			DisableCompression:     true,
+			DisableKeepAlives:      true,
+			MaxResponseHeaderBytes: 16 << 10,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // readSTS reads the answer of the policy host.
