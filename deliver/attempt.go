@@ -31,6 +31,8 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 	}
 	var err error
 	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
+	t.plan.kind, t.plan.floor = a.Message.Kind, d.options.floor(a.Message.Kind)
+	t.env.requireTLS = t.plan.floor == mail.TLSFloorRequire
 	targets := t.plan.targets()
 	if err == nil && len(targets) == 0 {
 		err = &dnscheck.Error{Kind: dnscheck.NoAddress, Domain: a.Message.To.Domain(), Type: "MX"}
@@ -58,23 +60,23 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 func (d *Deliverer) reuse(ctx context.Context, t *tries, targets []target) (o mail.Outcome, done bool) {
 	for best := range bestOf(targets) {
 		if c := d.pool.take(ctx, keyOf(&t.plan, best)); c != nil {
-			return d.again(ctx, t, c)
+			return d.again(ctx, t, c, best)
 		}
 	}
 	for best := range bestOf(targets) {
 		r := &ride{env: &t.env, pool: d.pool, handed: make(chan *conn, 1)}
 		if c := d.pool.join(ctx, keyOf(&t.plan, best), r); c != nil {
-			return d.again(ctx, t, c)
+			return d.again(ctx, t, c, best)
 		}
 	}
 	return o, false
 }
 
-// bestOf yields the targets of the lowest preference.
+// bestOf yields the targets of the lowest preference that may be dialled.
 func bestOf(targets []target) iter.Seq[target] {
 	return func(yield func(target) bool) {
 		for _, t := range targets {
-			if t.pref != targets[0].pref || !yield(t) {
+			if t.pref != targets[0].pref || t.barred == nil && !yield(t) {
 				return
 			}
 		}
@@ -82,7 +84,8 @@ func bestOf(targets []target) iter.Seq[target] {
 }
 
 // again sends the message on a connection that carried another.
-func (d *Deliverer) again(ctx context.Context, t *tries, c *conn) (o mail.Outcome, done bool) {
+func (d *Deliverer) again(ctx context.Context, t *tries, c *conn, target target) (o mail.Outcome, done bool) {
+	c.adopt(target)
 	started := time.Now()
 	o, f := d.transact(ctx, t, c, true)
 	switch {
@@ -101,7 +104,7 @@ func (d *Deliverer) again(ctx context.Context, t *tries, c *conn) (o mail.Outcom
 
 // tried reports whether an address has failed in this attempt.
 func (t *tries) tried(target target) bool {
-	return slices.ContainsFunc(t.failed, func(f *failure) bool { return f.target == target })
+	return slices.ContainsFunc(t.failed, func(f *failure) bool { return f.target.is(target) })
 }
 
 // fresh dials one address.
@@ -110,7 +113,11 @@ func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.
 	if err := t.attempt.Proceed(); err != nil {
 		return t.after(&failure{stage: mail.StageConnect, err: &errStopped{err}})
 	}
+	if target.barred != nil {
+		return t.after(d.barred(t, target))
+	}
 	c, f := d.open(ctx, &t.plan, target, t.wait)
+	d.noteTLS(ctx, t, target, c, f)
 	if f == nil {
 		o, f = d.transact(ctx, t, c, false)
 	}

@@ -10,6 +10,7 @@
 //	plan       hosts, addresses, TLS policy; before any dialling     plan.go
 //	reuse      a connection that carried another message             pool.go
 //	dial       greeting, EHLO, STARTTLS, EHLO, AUTH                  session.go, starttls.go
+//	note       how TLS went, for reports, and for a downgrade        tlsnote.go
 //	transact   MAIL, RCPT, DATA, body, and, asked again, the dot     transaction.go, reply.go
 //	verdict    what a failure means: other host, later, never        verdict.go
 //	evidence   who said what where, without secrets                  evidence.go
@@ -35,6 +36,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/mail"
 )
 
@@ -60,6 +62,14 @@ type Options struct {
 	Signers int
 	Plan    Planner
 
+	// Floor is the least that connections for a kind's messages must be; nil: nothing.
+	Floor func(kind string) mail.TLSFloor
+	// Seen remembers who took TLS, to notice a downgrade; nil: nobody does.
+	Seen *tlspolicy.Seen
+	// Sessions is told how each connection did under the policy of its domain, for the
+	// reports of RFC 8460. It must not block. Nil: nobody is.
+	Sessions func(tlspolicy.Session)
+
 	// Dial opens connections; network is "tcp4" or "tcp6". Nil: a net.Dialer bound to
 	// Sources.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -72,6 +82,13 @@ type Options struct {
 	Pool     PoolLimits
 	// Log gets one line an attempt. Nil: none.
 	Log *slog.Logger
+}
+
+func (o *Options) floor(kind string) mail.TLSFloor {
+	if o.Floor == nil {
+		return mail.TLSFloorNone
+	}
+	return o.Floor(kind)
 }
 
 // Deliverer makes attempts. It is safe for concurrent use; how many run at once is

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/mail"
 )
 
@@ -85,6 +86,9 @@ func (f *failure) try() mail.Try {
 func plain(err error) string {
 	if err == nil {
 		return ""
+	}
+	if problem, ok := errors.AsType[*tlspolicy.Problem](err); ok {
+		return cleanText(problem.Error())
 	}
 	if handshake, ok := errors.AsType[*errHandshake](err); ok {
 		return handshake.Error()

@@ -7,12 +7,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/dnscheck"
+	"github.com/deliverd/deliverd/mail"
 )
 
 // Plan is the way to a destination: asked for before dialling, once an attempt. It
 // is the seat of everything that decides where a connection may go and how it must
-// be protected (MX, relay, and later MTA-STS and DANE); the conversation only obeys.
+// be protected (MX, relay, MTA-STS, DANE); the conversation only obeys.
 type Plan struct {
 	// Destination names what mail of several domains has in common, the server that it
 	// goes to, so that limits can be kept for it as a whole. "" is the domain itself.
@@ -33,6 +35,14 @@ type Plan struct {
 	// name may be ours (no loop), and where they refuse us before MAIL, the message waits
 	// until that is mended. What they say of a message is the last word all the same.
 	Relay bool
+	// Domain is whose policies the hosts' demands come from; "" where nobody was asked.
+	Domain string
+	// Unfetched is why a policy that the domain announces could not be had, for the
+	// report to it; nil if it could, or none is announced.
+	Unfetched *tlspolicy.FetchError
+
+	kind  string // of the message
+	floor mail.TLSFloor
 }
 
 // Host is one server of a plan.
@@ -42,6 +52,12 @@ type Host struct {
 	// Addrs in the order in which they are to be tried; none where they can't be had for
 	// the moment.
 	Addrs []netip.Addr
+	// TLS is what the domain's policies ask of a connection to the host, beyond the
+	// plan's TLS; nil: nothing.
+	TLS *tlspolicy.Demand
+	// Barred says why nothing may be sent to the host although it is there: it is not
+	// dialled, and has failed.
+	Barred *tlspolicy.Problem
 }
 
 // Login is what AUTH PLAIN or LOGIN says.
@@ -54,54 +70,76 @@ func (l Login) String() string { return "[login]" }
 func (l Login) GoString() string { return "[login]" }
 
 // TLSPolicy is how a connection must be protected.
-type TLSPolicy int
+type TLSPolicy = tlspolicy.Level
 
+// The policies, as package tlspolicy describes them.
 const (
-	// TLSOpportunistic encrypts where the server can, whatever its certificate, and
-	// goes on in clear where it can't (RFC 7435): a passive reader is kept out, and
-	// nobody's mail waits for a broken certificate.
-	TLSOpportunistic TLSPolicy = iota
-	// TLSNone never encrypts.
-	TLSNone
-	// TLSEncrypted wants encryption and takes any certificate.
-	TLSEncrypted
-	// TLSVerified wants encryption and a certificate for the host's name from a root
-	// that we trust.
-	TLSVerified
-	// TLSImplicit is TLSVerified from the first byte (RFC 8314 3.3, port 465).
-	TLSImplicit
+	TLSOpportunistic = tlspolicy.Opportunistic
+	TLSNone          = tlspolicy.None
+	TLSEncrypted     = tlspolicy.Encrypted
+	TLSVerified      = tlspolicy.Verified
+	TLSImplicit      = tlspolicy.Implicit
 )
-
-// mandatory reports whether nothing may be sent in clear.
-func (p TLSPolicy) mandatory() bool { return p >= TLSEncrypted }
 
 // Planner finds the way to a domain. Its error is best a *dnscheck.Error, whose
 // kind decides what becomes of the message; any other one is a fault of our own,
 // and the message waits.
 type Planner func(ctx context.Context, domain string) (Plan, error)
 
-// ByMX plans by the domain's MX records, as RFC 5321 5.1 says, with opportunistic
-// TLS. route is dnscheck's Resolver.Route, which orders hosts and addresses and
-// leaves out the addresses that mail must not go to.
-func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error)) Planner {
+// ByMX plans by the domain's MX records, as RFC 5321 5.1 says. route is dnscheck's
+// Resolver.Route, which orders hosts and addresses and leaves out the addresses that
+// mail must not go to. find is tlspolicy's Finder.Find, which says how each host is to
+// be talked to; nil: encrypted where it can be.
+func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error),
+	find func(ctx context.Context, r dnscheck.Route) ([]tlspolicy.Found, *tlspolicy.FetchError)) Planner {
 	return func(ctx context.Context, domain string) (Plan, error) {
 		r, err := route(ctx, domain)
 		if err != nil {
 			return Plan{}, err
 		}
 		p := Plan{Hosts: make([]Host, 0, len(r.Hosts))}
-		for _, h := range r.Hosts {
+		var found []tlspolicy.Found
+		if find != nil {
+			found, p.Unfetched = find(ctx, r)
+			p.Domain = r.Domain
+		}
+		for i, h := range r.Hosts {
 			// A host whose addresses are not to be had today stays in the plan: the others
 			// can't refuse for it.
-			if len(h.Addrs) > 0 || temporary(h.Err) {
-				p.Hosts = append(p.Hosts, Host{Name: h.Name, Pref: h.Pref, Addrs: h.Addrs})
+			if len(h.Addrs) == 0 && !temporary(h.Err) {
+				continue
 			}
+			host := Host{Name: h.Name, Pref: h.Pref, Addrs: h.Addrs}
+			if find != nil {
+				host.TLS, host.Barred = &found[i].Demand, found[i].Barred
+			}
+			p.Hosts = append(p.Hosts, host)
 			if p.Destination == "" && len(h.Addrs) > 0 {
 				p.Destination = h.Name
 			}
 		}
-		return p, nil
+		return p, p.deaf()
 	}
+}
+
+// deaf returns the failure of our own resolvers that bars every host of the plan, if
+// that is so: it says nothing of the domain, and the message has not been tried.
+func (p *Plan) deaf() error {
+	var ours error
+	for _, h := range p.Hosts {
+		if len(h.Addrs) == 0 {
+			continue
+		}
+		if h.Barred == nil {
+			return nil
+		}
+		lookup, ok := errors.AsType[*dnscheck.Error](h.Barred)
+		if !ok || lookup.Kind != dnscheck.Local {
+			return nil
+		}
+		ours = lookup
+	}
+	return ours
 }
 
 func temporary(err error) bool {
@@ -158,9 +196,24 @@ const (
 
 // target is one address of one host: what can be dialled.
 type target struct {
-	host string
-	pref uint16
-	addr netip.AddrPort
+	host   string
+	pref   uint16
+	addr   netip.AddrPort
+	tls    *tlspolicy.Demand // nil: opportunistic
+	barred *tlspolicy.Problem
+}
+
+// is reports whether two targets are one, whoever asked for them.
+func (t target) is(other target) bool {
+	return t.addr == other.addr && t.host == other.host && t.pref == other.pref
+}
+
+// demand is how a connection to the target has to be.
+func (t target) demand() tlspolicy.Demand {
+	if t.tls == nil {
+		return tlspolicy.Demand{Host: t.host, By: mail.TLSOpportunistic}
+	}
+	return *t.tls
 }
 
 // targets lists what an attempt tries, in order. Of a host with both families it
@@ -180,11 +233,36 @@ func (p *Plan) targets() []target {
 		if hosts++; hosts > maxHosts {
 			break
 		}
+		demand, barred := p.demand(&h)
 		for _, a := range balanced(h.Addrs) {
-			out = append(out, target{host: h.Name, pref: h.Pref, addr: netip.AddrPortFrom(a.Unmap(), port)})
+			out = append(out, target{host: h.Name, pref: h.Pref, addr: netip.AddrPortFrom(a.Unmap(), port), tls: demand, barred: barred})
+			if barred != nil {
+				break // its other address is as little to be dialled
+			}
 		}
 	}
 	return out
+}
+
+// demand is what plan, host and the message's kind come to together.
+func (p *Plan) demand(h *Host) (*tlspolicy.Demand, *tlspolicy.Problem) {
+	d := tlspolicy.Demand{Host: h.Name, By: mail.TLSOpportunistic, Secure: p.Relay}
+	if h.TLS != nil {
+		d = *h.TLS
+	}
+	if p.TLS > d.Level {
+		d.Level = p.TLS
+		if p.Relay {
+			d.By, d.Source = mail.TLSByRelay, "send.relay"
+		}
+	}
+	raised, problem := d.Raise(p.floor, p.kind)
+	switch {
+	case p.floor == mail.TLSFloorIgnored:
+	case h.Barred != nil:
+		problem = h.Barred
+	}
+	return &raised, problem
 }
 
 // balanced takes the first maxAddrsPerHost addresses, the last of which is of

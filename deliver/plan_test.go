@@ -124,7 +124,7 @@ func TestByMX(t *testing.T) {
 			{Name: "a.example", Pref: 5, Err: temporary},
 			{Name: "never.example", Pref: 5, Err: &dnscheck.Error{Kind: dnscheck.NoDomain}},
 			{Name: "b.example", Pref: 10, Addrs: addrs("192.0.2.1")},
-		}}, nil))(t.Context(), "dest.example")
+		}}, nil), nil)(t.Context(), "dest.example")
 		if err != nil || len(p.Hosts) != 2 || p.Hosts[1].Name != "b.example" || p.Hosts[1].Pref != 10 || p.Destination != "b.example" || p.best() != 5 {
 			t.Errorf("got %+v, %v", p, err)
 		}
@@ -134,7 +134,7 @@ func TestByMX(t *testing.T) {
 	})
 	t.Run("the lookup fails", func(t *testing.T) {
 		t.Parallel()
-		_, err := ByMX(route(dnscheck.Route{}, temporary))(t.Context(), "dest.example")
+		_, err := ByMX(route(dnscheck.Route{}, temporary), nil)(t.Context(), "dest.example")
 		if !errors.Is(err, temporary) {
 			t.Errorf("got %v", err)
 		}

@@ -43,11 +43,16 @@ type poolKey struct {
 	addr netip.AddrPort
 	host string
 	tls  TLSPolicy
-	user string
+	// names tells connections apart whose certificate was good for other names, and
+	// require those whose server passes protection on.
+	names   string
+	require bool
+	user    string
 }
 
 func keyOf(p *Plan, t target) poolKey {
-	k := poolKey{addr: t.addr, host: t.host, tls: p.TLS}
+	demand := t.demand()
+	k := poolKey{addr: t.addr, host: t.host, tls: demand.Level, names: demand.Sharing(), require: demand.RequireTLS}
 	if p.Login != nil {
 		k.user = p.Login.User
 	}

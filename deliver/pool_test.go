@@ -259,7 +259,9 @@ func TestPoolBounds(t *testing.T) {
 		if d.pool.total != 2 {
 			t.Errorf("%d connections wait, want 2", d.pool.total)
 		}
-		other := keyOf(&Plan{TLS: TLSEncrypted}, plan.targets()[0])
+		encrypted := plan
+		encrypted.TLS = TLSEncrypted
+		other := keyOf(&encrypted, encrypted.targets()[0])
 		if c := d.pool.take(t.Context(), other); c != nil {
 			t.Error("a connection in clear was given to mail that must be encrypted")
 		}

@@ -98,6 +98,7 @@ type conn struct {
 // capabilities is what a server's EHLO reply offers (RFC 5321 4.1.1.1).
 type capabilities struct {
 	startTLS   bool
+	requireTLS bool // RFC 8689
 	pipelining bool
 	size       int64 // the largest message it takes; 0 or less: no limit is known
 	auth       []string
@@ -192,8 +193,9 @@ func (c *conn) insync() bool {
 
 // open dials a target and brings the connection to where MAIL can be said.
 func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) (*conn, *failure) {
-	c, f := d.connect(ctx, p, t, wait, p.TLS)
-	if f != nil && f.clearNext && p.TLS == TLSOpportunistic && ctx.Err() == nil {
+	policy := t.demand().Level
+	c, f := d.connect(ctx, p, t, wait, policy)
+	if f != nil && f.clearNext && policy == TLSOpportunistic && ctx.Err() == nil {
 		// The handshake failed and whatever follows on that connection is lost. Mail in
 		// clear to a server with a broken TLS is what there would have been without
 		// STARTTLS: once more, without it (RFC 7435 4).
@@ -202,7 +204,10 @@ func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) 
 		if f2 != nil {
 			return nil, f2
 		}
-		clear.tls = &mail.TLS{Problem: "not used: " + plain(f.err)}
+		clear.tls = &mail.TLS{Policy: f.tls.Policy, Source: f.tls.Source, Problem: "not used: " + plain(f.err)}
+		if t.demand().Testing {
+			clear.tls.Failure = f.tls.Failure
+		}
 		return clear, nil
 	}
 	return c, f
@@ -338,6 +343,8 @@ func parseCapabilities(r reply) capabilities {
 		switch strings.ToUpper(words[0]) {
 		case "STARTTLS":
 			c.startTLS = true
+		case "REQUIRETLS":
+			c.requireTLS = true
 		case "PIPELINING":
 			c.pipelining = true
 		case "SIZE":

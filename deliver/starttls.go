@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/mail"
 )
 
@@ -19,13 +21,21 @@ import (
 //	220 and more bytes  failure, always: somebody injected them (CVE-2011-0411)
 //	handshake fails     failure; opportunistic: see Deliverer.open
 func (c *conn) secure(ctx context.Context, d *Deliverer, p *Plan, policy TLSPolicy) *failure {
-	if !policy.mandatory() && d.memory.tlsIsBroken(c.target.addr.Addr()) {
-		c.tls = &mail.TLS{Problem: "not used: it failed here less than an hour ago"}
+	demand := c.target.demand()
+	inClear := func(why string, failure mail.TLSFailure) {
+		c.tls = &mail.TLS{Policy: demand.By, Source: demand.Source, Problem: why}
+		if policy.Mandatory() || demand.Testing {
+			c.tls.Failure = failure
+		}
+	}
+	if !policy.Mandatory() && d.memory.tlsIsBroken(c.target.addr.Addr()) {
+		inClear("not used: it failed here less than an hour ago", mail.TLSHandshake)
 		return nil
 	}
 	if !c.caps.startTLS {
-		if policy.mandatory() {
-			return &failure{target: c.target, stage: mail.StageTLS, err: errNoTLS}
+		inClear("not offered", mail.TLSNotOffered)
+		if policy.Mandatory() {
+			return c.unprotected(demand.Missing(mail.TLSNotOffered, nil))
 		}
 		return nil
 	}
@@ -33,11 +43,17 @@ func (c *conn) secure(ctx context.Context, d *Deliverer, p *Plan, policy TLSPoli
 	switch {
 	case f != nil:
 		return f
-	case r.negative() && (policy.mandatory() || c.broken):
+	case r.negative() && c.broken:
 		return c.refuse(mail.StageTLS, r)
 	case r.negative():
 		said := r.said()
-		c.tls = &mail.TLS{Problem: "not used: offered, then refused with " + clip([]byte(said.String()), 200)}
+		refused := "offered, then refused with " + clip([]byte(said.String()), 200)
+		inClear("not used: "+refused, mail.TLSNotOffered)
+		if policy.Mandatory() {
+			// Not the server's word on the message: however final it sounds, a policy only
+			// ever delays (RFC 8461 5, RFC 7672 2.2).
+			return c.unprotected(demand.Missing(mail.TLSNotOffered, errors.New(refused)))
+		}
 		return nil
 	case !r.positive():
 		return c.unexpected(mail.StageTLS, r)
@@ -48,14 +64,24 @@ func (c *conn) secure(ctx context.Context, d *Deliverer, p *Plan, policy TLSPoli
 	if f := c.handshake(ctx, d, policy); f != nil {
 		return f
 	}
-	return c.sayHello(p)
+	if f := c.sayHello(p); f != nil {
+		return f
+	}
+	if demand.RequireTLS && !c.caps.requireTLS {
+		c.tls.Failure = mail.TLSNoRequire
+		return c.unprotected(demand.Missing(mail.TLSNoRequire, nil))
+	}
+	return nil
 }
 
-// The ways in which TLS ends an attempt at a host.
-var (
-	errNoTLS     = errors.New("the server offers no TLS, and this mail may not go in clear")
-	errInjection = errors.New("starttls-injection: bytes arrived between STARTTLS's reply and the handshake")
-)
+// unprotected is the failure of a connection that does not meet its demand, and is in
+// sync.
+func (c *conn) unprotected(p *tlspolicy.Problem) *failure {
+	return &failure{target: c.target, stage: mail.StageTLS, err: p}
+}
+
+// errInjection is what ends an attempt at a host, whatever the policy.
+var errInjection = errors.New("starttls-injection: bytes arrived between STARTTLS's reply and the handshake")
 
 // errHandshake is a handshake that failed.
 type errHandshake struct{ err error }
@@ -63,22 +89,27 @@ type errHandshake struct{ err error }
 func (e *errHandshake) Error() string { return "TLS handshake: " + plain(e.err) }
 func (e *errHandshake) Unwrap() error { return e.err }
 
-// handshake puts TLS over the connection.
+// handshake puts TLS over the connection, and holds the certificate against the
+// target's demand. Only a policy that is mandatory fails by it.
 func (c *conn) handshake(ctx context.Context, d *Deliverer, policy TLSPolicy) *failure {
-	facts := &mail.TLS{}
-	verified := policy == TLSVerified || policy == TLSImplicit
+	demand := c.target.demand()
+	facts := &mail.TLS{Policy: demand.By, Source: demand.Source}
 	tc := tls.Client(c.raw, &tls.Config{
-		ServerName: c.target.host,
+		ServerName: demand.Host,
 		MinVersion: tls.VersionTLS12, // RFC 8996: nothing older is encryption to speak of
 		RootCAs:    d.options.RootCAs,
 		// The verification is ours, below: opportunistic TLS records what it finds and
 		// goes on.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(s tls.ConnectionState) error {
-			err := verify(s, d.options.RootCAs, c.target.host)
+			err := verify(s, d.options.RootCAs, demand.Host)
 			describe(facts, s, err)
-			if verified {
-				return err
+			problem := demand.Check(s.PeerCertificates, err)
+			if problem == nil {
+				return nil
+			}
+			if facts.Failure = problem.Failure; policy.Mandatory() {
+				return problem
 			}
 			return nil
 		},
@@ -89,15 +120,26 @@ func (c *conn) handshake(ctx context.Context, d *Deliverer, policy TLSPolicy) *f
 	})
 	c.raw.SetDeadline(time.Now().Add(c.wait.TLS))
 	if err := tc.HandshakeContext(ctx); err != nil {
-		f := c.fail(mail.StageTLS, &errHandshake{err})
-		f.clearNext = true
-		return f
+		return c.unshaken(facts, policy, demand, err)
 	}
 	c.raw.SetDeadline(time.Time{})
 	c.Conn = tc
 	c.replies = newReplyReader(tc)
 	c.tls = facts
 	return nil
+}
+
+// unshaken is the failure of a handshake: of the certificate, or of all the rest.
+func (c *conn) unshaken(facts *mail.TLS, policy TLSPolicy, demand tlspolicy.Demand, err error) *failure {
+	f := c.fail(mail.StageTLS, &errHandshake{err})
+	f.clearNext = true
+	if problem, ok := errors.AsType[*tlspolicy.Problem](err); ok {
+		f.err = problem
+	} else if facts.Failure = mail.TLSHandshake; policy.Mandatory() {
+		f.err = demand.Missing(mail.TLSHandshake, f.err)
+	}
+	c.tls = facts
+	return f
 }
 
 // verify checks the certificate against the roots and the host's name.
@@ -126,30 +168,11 @@ func describe(facts *mail.TLS, s tls.ConnectionState, verified error) {
 	}
 	leaf := s.PeerCertificates[0]
 	facts.Expires = leaf.NotAfter.UTC()
+	facts.Issuer = clip([]byte(cleanText(cmp.Or(leaf.Issuer.CommonName, strings.Join(leaf.Issuer.Organization, ", ")))), 100)
 	for _, n := range leaf.DNSNames[:min(len(leaf.DNSNames), maxNames)] {
 		facts.Names = append(facts.Names, cleanText(n))
 	}
 	if verified != nil {
-		facts.Problem = certificateProblem(verified, leaf, facts.Names)
+		facts.Problem = cleanText(tlspolicy.Trouble(verified, leaf))
 	}
-}
-
-// certificateProblem says in words what is wrong with a certificate.
-func certificateProblem(err error, leaf *x509.Certificate, names []string) string {
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
-		if time.Now().Before(leaf.NotBefore) {
-			return "not valid before " + leaf.NotBefore.UTC().Format(time.DateOnly)
-		}
-		return "expired on " + leaf.NotAfter.UTC().Format(time.DateOnly)
-	}
-	if _, ok := errors.AsType[x509.HostnameError](err); ok {
-		return "made for another name: " + strings.Join(names, ", ")
-	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-		if leaf.Issuer.String() == leaf.Subject.String() {
-			return "self-signed"
-		}
-		return "issued by an authority that we don't know"
-	}
-	return cleanText(err.Error())
 }

@@ -17,6 +17,9 @@ type envelope struct {
 	// proceed is mail.Attempt.Proceed, never nil.
 	proceed func() error
 	expires time.Time // zero: never
+	// requireTLS asks the server to pass the message on as it was protected here (RFC
+	// 8689 2).
+	requireTLS bool
 }
 
 // checkPath is the second wall around an envelope: nothing that could end a command or
@@ -167,6 +170,9 @@ func (c *conn) mailFrom(e *envelope) string {
 	from := "MAIL FROM:<" + string(e.from) + ">"
 	if c.caps.size > 0 {
 		from += " SIZE=" + strconv.Itoa(len(e.message)) // RFC 1870 6
+	}
+	if e.requireTLS {
+		from += " REQUIRETLS"
 	}
 	return from
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/deliverd/deliverd/bounces"
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/dnscheck"
 	"github.com/deliverd/deliverd/mail"
 )
@@ -88,7 +89,8 @@ func (t *tries) verdict() mail.Outcome {
 
 // lastWord chooses the failure that the message's fate hangs on: the one that
 // decided, else the first reply (support can act on a reply, and hardly on a
-// timeout, and hosts are tried the best first), else the last failure.
+// timeout, and hosts are tried the best first), else the first that a policy on TLS
+// forbade, else the last failure.
 func (t *tries) lastWord() *failure {
 	last := t.failed[len(t.failed)-1]
 	if last.scope() != scopeHost {
@@ -96,6 +98,11 @@ func (t *tries) lastWord() *failure {
 	}
 	for _, f := range t.failed {
 		if f.reply != nil {
+			return f
+		}
+	}
+	for _, f := range t.failed {
+		if _, ok := errors.AsType[*tlspolicy.Problem](f.err); ok {
 			return f
 		}
 	}
@@ -146,6 +153,11 @@ func (t *tries) byError(o *mail.Outcome, f *failure) {
 		if t.everyHost(false, func(g *failure) bool { return errors.Is(g.err, errTooLarge) }) {
 			o.State = mail.StateRefused // FAULTS A14
 		}
+	case f.requireTLS():
+		// RFC 8689 4.2.1: nobody there promises it, and none of them will tomorrow.
+		if t.everyHost(false, (*failure).requireTLS) {
+			o.State = mail.StateRefused
+		}
 	}
 }
 
@@ -173,6 +185,12 @@ func (t *tries) everyHost(onlyBest bool, is func(*failure) bool) bool {
 	return true
 }
 
+// requireTLS reports whether a server can't be trusted to pass protection on.
+func (f *failure) requireTLS() bool {
+	problem, ok := errors.AsType[*tlspolicy.Problem](f.err)
+	return ok && (problem.Failure == mail.TLSNoRequire || problem.Failure == mail.TLSUnprovenExchange)
+}
+
 // causeOf names the cause of a failure without a reply.
 func causeOf(f *failure) mail.Cause {
 	if _, ok := errors.AsType[*errProtocol](f.err); ok {
@@ -181,7 +199,13 @@ func causeOf(f *failure) mail.Cause {
 	if errors.Is(f.err, errInjection) {
 		return mail.CauseProtocol
 	}
-	if _, ok := errors.AsType[*errHandshake](f.err); ok || errors.Is(f.err, errNoTLS) {
+	if problem, ok := errors.AsType[*tlspolicy.Problem](f.err); ok {
+		if problem.Failure == mail.TLSALookup {
+			return mail.CauseDNSFailure
+		}
+		return mail.CauseTLSRequired
+	}
+	if _, ok := errors.AsType[*errHandshake](f.err); ok {
 		return mail.CauseTLSRequired
 	}
 	switch {

@@ -84,15 +84,77 @@ type Try struct {
 	Took  time.Duration `json:"took_ns,omitempty"`
 }
 
-// TLS says how a connection was protected.
+// TLS says how a connection was protected, and who wanted it how. A connection in
+// clear has no Version, and its Problem says why.
 type TLS struct {
 	Version  string    `json:"version"` // "TLS 1.3"
 	Cipher   string    `json:"cipher"`
 	Verified bool      `json:"verified"`          // the certificate is the host's, by the system's roots
 	Problem  string    `json:"problem,omitempty"` // why it is not: "expired on 2026-02-01"
 	Names    []string  `json:"names,omitempty"`   // at most 5
+	Issuer   string    `json:"issuer,omitempty"`
 	Expires  time.Time `json:"expires,omitzero"`
+
+	Policy TLSPolicy `json:"policy,omitempty"`
+	// Source is where the policy was found: a policy's id, a TLSA record, a line of our
+	// configuration.
+	Source string `json:"policy_source,omitempty"`
+	// Failure is how the policy was not met, "" where it was. Under TLSTesting the
+	// message was sent all the same.
+	Failure TLSFailure `json:"failure,omitempty"`
+	// Downgrade is when this host last took a TLS connection from us, set where it did
+	// not this time.
+	Downgrade time.Time `json:"tls_downgrade,omitzero"`
 }
+
+// TLSPolicy is who decided how a connection had to be protected.
+type TLSPolicy string
+
+// The policies, in the order of precedence where several speak (RFC 8461 2).
+const (
+	TLSByDANE        TLSPolicy = "dane"            // certificate associations in signed DNS (RFC 7672)
+	TLSBySTS         TLSPolicy = "mta-sts"         // the domain's policy, mode enforce (RFC 8461)
+	TLSByUnusable    TLSPolicy = "dane-unusable"   // associations that nobody can use: encrypted, not authenticated
+	TLSByRequire     TLSPolicy = "requiretls"      // the kind asks for REQUIRETLS (RFC 8689)
+	TLSByKind        TLSPolicy = "kind"            // the kind's own floor
+	TLSByRelay       TLSPolicy = "relay"           // our own relay, as it is configured
+	TLSTesting       TLSPolicy = "mta-sts-testing" // the domain's policy, mode testing: nothing fails by it
+	TLSOpportunistic TLSPolicy = "opportunistic"   // nobody asks for anything
+)
+
+// TLSFailure is how a connection did not meet its policy: the result types of RFC
+// 8460 4.3, and ours for what that has no word for.
+type TLSFailure string
+
+// The failures.
+const (
+	TLSNotOffered       TLSFailure = "starttls-not-supported"
+	TLSNameMismatch     TLSFailure = "certificate-host-mismatch"
+	TLSExpired          TLSFailure = "certificate-expired"
+	TLSNotTrusted       TLSFailure = "certificate-not-trusted"
+	TLSInvalid          TLSFailure = "validation-failure"
+	TLSHandshake        TLSFailure = "handshake-failed"
+	TLSAMismatch        TLSFailure = "tlsa-mismatch"
+	TLSALookup          TLSFailure = "dnssec-invalid"
+	TLSMXMismatch       TLSFailure = "sts-policy-mx-mismatch"
+	TLSNoRequire        TLSFailure = "requiretls-not-supported"
+	TLSUnprovenExchange TLSFailure = "requiretls-mx-not-secure"
+)
+
+// TLSFloor is the least that a kind asks of every connection, whatever the
+// recipient's domain asks for.
+type TLSFloor string
+
+// The floors.
+const (
+	TLSFloorNone     TLSFloor = ""           // what the domain asks for
+	TLSFloorRequired TLSFloor = "required"   // never in clear, any certificate
+	TLSFloorVerified TLSFloor = "verified"   // a certificate for the host from a trusted root, or by DANE
+	TLSFloorRequire  TLSFloor = "requiretls" // verified, and every server on the way promises the same (RFC 8689)
+	// TLSFloorIgnored is for reports about TLS, which must arrive despite its failures
+	// (RFC 8460 3).
+	TLSFloorIgnored TLSFloor = "ignored"
+)
 
 // Stage is a step of an attempt.
 type Stage string

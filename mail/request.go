@@ -51,6 +51,8 @@ type Kind struct {
 	// AtMostOnce: an attempt that may have succeeded (RFC 1047) is not repeated. The
 	// message is then refused with PossibleDuplicate set, as nobody knows.
 	AtMostOnce bool
+	// TLS is the least that its connections must be.
+	TLS TLSFloor
 }
 
 // Receipt is the answer to a request that was taken: the message is safe (law 1).

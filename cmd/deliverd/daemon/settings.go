@@ -180,7 +180,7 @@ func (d *Daemon) planner(c *Config) (deliver.Planner, error) {
 		return deliver.Fixed("catch.acme.example", d.catch.Addr(), deliver.TLSOpportunistic), nil
 	}
 	if c.Send.Relay == "" {
-		return deliver.ByMX(d.resolver.Route), nil
+		return deliver.ByMX(d.resolver.Route, nil), nil
 	}
 	host, port, err := net.SplitHostPort(c.Send.Relay)
 	if err != nil {
