@@ -54,44 +54,45 @@ func (c *conn) providerBy(said mail.Reply) string {
 // content filters answer with the link that they didn't like.
 func scrub(o *mail.Outcome, m *mail.Message) {
 	e := &o.Evidence
-	o.Local = scrubText(o.Local, m)
-	e.Error = scrubText(e.Error, m)
-	e.QueueID = scrubText(e.QueueID, m)
-	e.Reply = scrubReply(e.Reply, m)
+	clean := m.Scrubber()
+	o.Local = scrubText(o.Local, clean)
+	e.Error = scrubText(e.Error, clean)
+	e.QueueID = scrubText(e.QueueID, clean)
+	e.Reply = scrubReply(e.Reply, clean)
 	for i := range e.Tries {
-		e.Tries[i].Error = scrubText(e.Tries[i].Error, m)
-		e.Tries[i].Reply = scrubReply(e.Tries[i].Reply, m)
+		e.Tries[i].Error = scrubText(e.Tries[i].Error, clean)
+		e.Tries[i].Reply = scrubReply(e.Tries[i].Reply, clean)
 	}
 	if e.TLS != nil && e.TLS.Problem != "" {
-		clean := *e.TLS // the other one is the connection's
-		clean.Problem = scrubText(clean.Problem, m)
-		e.TLS = &clean
+		ours := *e.TLS // the other one is the connection's
+		ours.Problem = scrubText(ours.Problem, clean)
+		e.TLS = &ours
 	}
 }
 
-func scrubReply(r *mail.Reply, m *mail.Message) *mail.Reply {
+func scrubReply(r *mail.Reply, clean func(string) string) *mail.Reply {
 	if r == nil {
 		return nil
 	}
-	return &mail.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: scrubText(r.Text, m)}
+	return &mail.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: scrubText(r.Text, clean)}
 }
 
 // scrubText also finds a secret that the lines of a reply cut in two, by looking
 // again without the blanks that joined them; there is no telling then which of the
 // words are its parts.
-func scrubText(s string, m *mail.Message) string {
+func scrubText(s string, clean func(string) string) string {
 	if s == "" {
 		return ""
 	}
-	clean := m.Scrub(s)
+	scrubbed := clean(s)
 	if !strings.Contains(s, " ") {
-		return clean
+		return scrubbed
 	}
-	joined := m.Scrub(strings.ReplaceAll(s, " ", ""))
-	if strings.Count(joined, mail.Blank) > strings.Count(clean, mail.Blank) {
+	joined := clean(strings.ReplaceAll(s, " ", ""))
+	if strings.Count(joined, mail.Blank) > strings.Count(scrubbed, mail.Blank) {
 		return mail.Blank
 	}
-	return clean
+	return scrubbed
 }
 
 // The ways in which servers name what they took, so that their administrator can

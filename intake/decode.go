@@ -117,6 +117,10 @@ func fieldIndex(fields []field, name string) int {
 // decodeValue reads text, which is known to be well formed, and reports whether it
 // has the type of into. The library's own errors quote the value: they go nowhere.
 func decodeValue(text []byte, into any) bool {
+	if s, ok := into.(*string); ok && text[0] == '"' && bytes.IndexByte(text, '\\') < 0 {
+		*s = string(text[1 : len(text)-1]) // nothing in it means anything else
+		return true
+	}
 	if t, ok := into.(*time.Time); ok {
 		// A string only; the library's reader of times is asked for nothing else.
 		var s *string
@@ -129,6 +133,9 @@ func decodeValue(text []byte, into any) bool {
 		v, err := time.Parse(time.RFC3339, *s)
 		*t = v
 		return err == nil
+	}
+	if _, free := into.(*map[string]any); !free {
+		return json.Unmarshal(text, into) == nil
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()

@@ -222,6 +222,9 @@ func isASCII(s string) bool {
 // lower case of the Kelvin sign is "k", and what a mapped character may stand for is UTS
 // #46's to say.
 func asciiLower(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return 'A' <= r && r <= 'Z' }) {
+		return s
+	}
 	b := []byte(s)
 	for i, c := range b {
 		if c >= 'A' && c <= 'Z' {

@@ -93,7 +93,7 @@ func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
 		return content{}, err
 	}
 	out := content{lang: c.lang}
-	subject, err := capture(c.subject, values)
+	subject, err := capture(c.subject, values, lineSize)
 	if err != nil {
 		return out, err
 	}
@@ -104,17 +104,17 @@ func (c *compiled) execute(m *Message, zone *time.Location) (content, error) {
 	case len(out.subject) > maxSubject:
 		return out, errSubjectLong
 	}
-	preheader, err := capture(c.preheader, values)
+	preheader, err := capture(c.preheader, values, lineSize)
 	if err != nil {
 		return out, err
 	}
 	values["subject"], values["preheader"] = out.subject, oneLine(preheader)
-	text, err := capture(c.text, values)
+	text, err := capture(c.text, values, textSize)
 	if err != nil {
 		return out, err
 	}
 	out.text = tidy(text)
-	if out.html, err = capture(c.html, values); err != nil {
+	if out.html, err = capture(c.html, values, htmlSize); err != nil {
 		return out, err
 	}
 	// What html/template writes in place of a value that it can't make safe, such as a
@@ -170,9 +170,16 @@ type template interface {
 	Execute(w io.Writer, data any) error
 }
 
-func capture(t template, values map[string]any) (string, error) {
+// What the shipped mails need, in bytes; a guess that is wrong costs a copy.
+const (
+	lineSize = 128
+	textSize = 1 << 10
+	htmlSize = 6 << 10
+)
+
+func capture(t template, values map[string]any, size int) (string, error) {
 	var b cappedBuilder
-	b.Grow(4 << 10) // the HTML of the shipped mails; a guess that is too large costs nothing
+	b.Grow(size)
 	if err := t.Execute(&b, values); err != nil {
 		return "", err
 	}
@@ -231,7 +238,7 @@ func (c *compiled) rehearse() error {
 	if err != nil {
 		return err
 	}
-	_, err = capture(c.html, values)
+	_, err = capture(c.html, values, htmlSize)
 	if bad, ok := errors.AsType[*htmltemplate.Error](err); ok {
 		return errors.New(strings.TrimPrefix(bad.Error(), "html/template:"))
 	}

@@ -46,7 +46,10 @@ func (m *Message) PublicData() map[string]any {
 // s. It is for texts that others wrote and that may quote our mail, as the reply of a
 // server. A secret shorter than 8 characters is replaced only where it is a word of its
 // own.
-func (m *Message) Scrub(s string) string { return m.secrets().scrub(s) }
+func (m *Message) Scrub(s string) string { return m.Scrubber()(s) }
+
+// Scrubber returns a Scrub for several texts, which finds the message's secrets once.
+func (m *Message) Scrubber() func(string) string { return m.secrets().scrub }
 
 // secret is a text that must not be shown.
 type secret struct {
