@@ -29,10 +29,6 @@ type ReceiverOptions struct {
 	// Known reports whether a message is still known. Mail for one that is not is taken
 	// and dropped: its sender did nothing wrong. Nil: all are.
 	Known func(context.Context, mail.ID) (bool, error)
-	// Keep stores a mail that came back for later reading, before it is accepted. The
-	// mail has the original message in it with its secrets: it must be sealed like one.
-	// Nil: none is kept.
-	Keep func(ctx context.Context, id mail.ID, raw []byte) error
 	// Forward passes on mail to postmaster and abuse (RFC 5321 4.5.1, RFC 2142), and is
 	// durable when it returns nil; one that it can't take ever is [ErrTooLarge]. Nil:
 	// there is nobody to read it, and it is refused.
@@ -252,13 +248,6 @@ func (s *session) returned(raw []byte) error {
 		if !known {
 			r.opt.Seen("unknown")
 			return nil
-		}
-	}
-	if r.opt.Keep != nil {
-		if err := r.opt.Keep(s.ctx, s.id, raw); err != nil {
-			r.opt.Seen("failed")
-			log.Warn("a mail that came back could not be kept", "error", err)
-			return errTryLater
 		}
 	}
 	returned := Parse(raw)

@@ -148,7 +148,7 @@ const dsnText = "From: MAILER-DAEMON@mx.example.net\r\nTo: x\r\nSubject: Undeliv
 // A report for a message's return path becomes its event, about the message that the
 // token names, whatever address the report has (E04); once for all its repetitions
 // (E05).
-func TestReceiverTakesReport(t *testing.T) {
+func TestE04E05ReceiverTakesReport(t *testing.T) {
 	t.Parallel()
 	var d desk
 	opt := d.options(t)
@@ -176,7 +176,7 @@ func TestReceiverTakesReport(t *testing.T) {
 }
 
 // Who may write to what (E01, E11, E12), each in a session of its own.
-func TestReceiverRecipients(t *testing.T) {
+func TestE01E11E12ReceiverRecipients(t *testing.T) {
 	t.Parallel()
 	var d desk
 	opt := d.options(t)
@@ -202,6 +202,9 @@ func TestReceiverRecipients(t *testing.T) {
 		{"bang path", "other.example!x@bounce.example.com", "550 5.1.1"},
 		{"quoted address elsewhere", `"x@other.example"@bounce.example.com`, "550 5.7.1"},
 		{"sub-domain", "postmaster@x.bounce.example.com", "550 5.7.1"},
+		{"source route", "@bounce.example.com:x@other.example", "550 5.7.1"},
+		{"source route to us", "@other.example:x@bounce.example.com", "550 5.1.1"},
+		{"an address's literal", "postmaster@[127.0.0.1]", "550 5.7.1"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -212,9 +215,117 @@ func TestReceiverRecipients(t *testing.T) {
 	}
 }
 
+// Nobody learns from the answer whether a token was forged, is another's, or is of a
+// message that is too old.
+func TestE01NoOracle(t *testing.T) {
+	t.Parallel()
+	var d desk
+	opt := d.options(t)
+	addr := serve(t, opt)
+	mine := opt.ReturnPath.Address(testID())
+	at := strings.IndexByte(mine, '@')
+	answers := map[string]string{}
+	for name, rcpt := range map[string]string{
+		"expired":   opt.ReturnPath.Address(mail.NewID(testNow.Add(-61 * 24 * time.Hour))),
+		"forged":    mine[:at-1] + map[bool]string{true: "a", false: "b"}[mine[at-1] != 'a'] + mine[at:],
+		"truncated": mine[:at-4] + mine[at:],
+		"unknown":   "bounce+aaaaaaaa@bounce.example.com",
+	} {
+		p := dial(t, addr)
+		p.talk("S: 220", "C: EHLO mx.example.net", "S: 250-", "C: MAIL FROM:<>", "S: 250", "C: RCPT TO:<"+rcpt+">")
+		answers[p.reply()] = name
+	}
+	if len(answers) != 1 {
+		t.Errorf("they are told apart: %v", answers)
+	}
+}
+
+// What is too large is refused, declared or not; what only unfolds to much is read
+// within bounds, and has no effect.
+func TestE09ReceiverBounds(t *testing.T) {
+	t.Parallel()
+	var d desk
+	opt := d.options(t)
+	addr := serve(t, opt)
+	to := "C: RCPT TO:<" + opt.ReturnPath.Address(testID()) + ">"
+	dial(t, addr).talk("S: 220", "C: EHLO mx.example.net", "S: 250-", "C: MAIL FROM:<> SIZE=52428800", "S: 552")
+	line := strings.Repeat("x", 998) + "\r\n"
+	large := dsnText + strings.Repeat(line, maxReceived/len(line)+1)
+	nested := strings.Repeat("Content-Type: message/rfc822\r\n\r\n", 100) + dsnText
+	parts := "Subject: Undelivered Mail\r\nContent-Type: multipart/report; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\nx\r\n", 10_000)
+	for _, test := range []struct{ name, text, want string }{
+		{"too large", large, "552"}, {"nested", nested, "250"}, {"parts", parts, "250"},
+	} {
+		dial(t, addr).talk("S: 220", "C: EHLO mx.example.net", "S: 250-", "C: MAIL FROM:<>", "S: 250", to, "S: 250",
+			"C: DATA", "S: 354", "C: "+test.text+".", "S: "+test.want)
+	}
+	for _, e := range d.events {
+		if e.Suppress {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
+// The report's codes decide what it does (E07, E08): only what failed for good and is
+// about the address suppresses, whatever text stands beside a 5.7.x.
+func TestE07E08ActionsAndCodes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		action, status, reply string
+		state                 mail.State // "": no event
+		cause                 mail.Cause
+		suppress              bool
+	}{
+		{"failed", "5.1.1", "550 5.1.1 No", mail.StateReturned, mail.CauseBadMailbox, true},
+		{"failed", "5.1.10", "550 5.1.10 RESOLVER.ADR.RecipientNotFound; not found", mail.StateReturned, mail.CauseBadMailbox, true},
+		{"failed", "5.1.2", "550 5.1.2 Host unknown", mail.StateReturned, mail.CauseBadDomain, true},
+		{"failed", "5.7.1", "550 5.7.1 User unknown", mail.StateReturned, mail.CauseBadMailbox, false},
+		{"failed", "5.7.1", "550 5.7.1 No", mail.StateReturned, mail.CausePolicy, false},
+		{"failed", "5.2.2", "552 5.2.2 No", mail.StateReturned, mail.CauseMailboxFull, false},
+		{"failed", "2.0.0", "250 2.0.0 User unknown", mail.StateReturned, mail.CauseBadMailbox, false},
+		{"delayed", "4.2.2", "452 4.2.2 No", mail.StateDelayed, mail.CauseMailboxFull, false},
+		{"delayed", "5.1.1", "550 5.1.1 User unknown", mail.StateDelayed, mail.CauseBadMailbox, false},
+		{"delivered", "2.0.0", "250 2.0.0 Ok", "", "", false},
+		{"relayed", "2.0.0", "250 2.0.0 Ok", "", "", false},
+		{"expanded", "2.0.0", "250 2.0.0 Ok", "", "", false},
+	} {
+		text := strings.NewReplacer("Action: failed", "Action: "+test.action, "Status: 5.1.1", "Status: "+test.status,
+			"550 5.1.1 No such user", test.reply).Replace(dsnText)
+		e, ok := Parse([]byte(text)).Event(testID(), testNow)
+		if ok != (test.state != "") || e.State != test.state || e.Cause != test.cause || e.Suppress != test.suppress {
+			t.Errorf("%s %s %q: %v, %s, %s, suppress %v", test.action, test.status, test.reply, ok, e.State, e.Cause, e.Suppress)
+		}
+	}
+	none, five := strings.Index(dsnText, "Final-Recipient"), strings.Index(dsnText, "\r\n--b--")
+	if e, ok := Parse([]byte(dsnText[:none]+dsnText[five:])).Event(testID(), testNow); ok && e.Suppress {
+		t.Errorf("a report of nobody: %+v", e)
+	}
+	many := dsnText[:five] + strings.Repeat("\r\n"+dsnText[none:five], 4) + dsnText[five:]
+	if r := Parse([]byte(many)); len(r.Reports) != 5 {
+		t.Errorf("%d reports of 5 recipients", len(r.Reports))
+	}
+}
+
+// Free text that nothing is known of is a bounce without a cause; it suppresses nobody,
+// and its words stay out of the log, since they may quote the message's secret. For the
+// same reason the mail itself is not kept, against the row's proposal (law 5).
+func TestE06FreeText(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"From: MAILER-DAEMON@mx.example.net\r\nSubject: Undelivered Mail Returned to Sender\r\n\r\nxxx yyy https://login.example/i/secret\r\n",
+		"From: postmaster@mx.example.net\r\nSubject: Undeliverable: hi\r\n\r\nLe message n'a pas pu passer.\r\n\r\nkari@example.net\r\n",
+	} {
+		returned := Parse([]byte(text))
+		e, ok := returned.Event(testID(), testNow)
+		if returned.Kind != KindBounce || !ok || e.Cause != mail.CauseUnknown || e.Suppress || e.Evidence.Reply != nil {
+			t.Errorf("%s: %v %+v, %+v", returned.Kind, ok, e, e.Evidence)
+		}
+	}
+}
+
 // What is no report has no effect: other senders (E02), automatic replies (E10),
 // successes (E07), ordinary mail; messages that are no longer known (E17).
-func TestReceiverIgnores(t *testing.T) {
+func TestE02E07E10E17ReceiverIgnores(t *testing.T) {
 	t.Parallel()
 	delivered := strings.NewReplacer("Action: failed", "Action: delivered", "Status: 5.1.1", "Status: 2.0.0").Replace(dsnText)
 	tests := []struct {
@@ -243,7 +354,7 @@ func TestReceiverIgnores(t *testing.T) {
 }
 
 // 250 only when the event is durable.
-func TestReceiverNotDurable(t *testing.T) {
+func TestE09ReceiverNotDurable(t *testing.T) {
 	t.Parallel()
 	d := desk{recordErr: errors.New("no store")}
 	opt := d.options(t)
@@ -254,7 +365,7 @@ func TestReceiverNotDurable(t *testing.T) {
 	}
 }
 
-func TestReceiverForwards(t *testing.T) {
+func TestE11ReceiverForwards(t *testing.T) {
 	t.Parallel()
 	var d desk
 	dial(t, serve(t, d.options(t))).talk("S: 220", "C: HELO mx.example.net", "S: 250", "C: MAIL FROM:<a@b.example>", "S: 250",
