@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,16 +31,16 @@ func TestReturns(t *testing.T) {
 	w.start(t)
 	c := w.client(t)
 	for name, test := range map[string]func(*testing.T, *world, *client.Client){
-		"no such address":       returnedHard,
-		"policy":                returnedPolicy,
-		"late delay notice":     returnedDelay,
-		"complaint":             returnedComplaint,
-		"same report again":     returnedAgain,
-		"never handed over":     returnedUnsent,
-		"forged":                returnedForged,
-		"postmaster":            returnedToPostmaster,
-		"by the API":            returnedByAPI,
-		"of no message we know": returnedUnknown,
+		"E04 no such address":       returnedHard,
+		"E08 policy":                returnedPolicy,
+		"E07 late delay notice":     returnedDelay,
+		"E14 complaint":             returnedComplaint,
+		"E05 same report again":     returnedAgain,
+		"E03 never handed over":     returnedUnsent,
+		"E01 E02 forged":            returnedForged,
+		"E11 postmaster":            returnedToPostmaster,
+		"by the API":                returnedByAPI,
+		"E17 of no message we know": returnedUnknown,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -248,11 +249,29 @@ Return-Path: <%s>
 Subject: You are invited
 --f--
 `, path)
+	// Who can't name the return path can't complain (E14).
+	forged := strings.Replace(arf, path[:strings.IndexByte(path, '@')], "bounce+"+strings.Repeat("a", 40), 1)
+	if body, status := w.post(t, w.token(t), forged, "message/rfc822"); status != http.StatusOK || !strings.Contains(body, `"recorded":false`) {
+		t.Errorf("forged: %d %s", status, body)
+	}
+	if err := w.comeBack(t, "fbl@isp.example", "abuse@bounce.acme.example", forged); err != nil {
+		t.Error(err)
+	}
+	if m, _ := storyOf(t, c, id); m.State != mail.StateAccepted {
+		t.Errorf("a forged one made it %s", m.State)
+	}
+	// Feedback loops write to abuse, and repeat themselves.
+	for range 2 {
+		if err := w.comeBack(t, "fbl@isp.example", "abuse@bounce.acme.example", arf); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, status := w.post(t, w.token(t), arf, "message/rfc822"); status != http.StatusOK {
 		t.Fatalf("status %d", status)
 	}
-	if m, _ := storyOf(t, c, id); m.State != mail.StateComplained {
-		t.Errorf("%s", m.State)
+	m, events := storyOf(t, c, id)
+	if got := states(events); m.State != mail.StateComplained || slices.Index(got, mail.StateComplained) != len(got)-1 {
+		t.Errorf("%s, %v", m.State, got)
 	}
 	eventually(t, "the address was suppressed", func() bool { return suppressionOf(t, c, "4711", to) != nil })
 	if s := suppressionOf(t, c, "4711", to); !s.Until.IsZero() {
@@ -461,4 +480,67 @@ func returnedUnknown(t *testing.T, w *world, c *client.Client) {
 	if err := c.Do(t.Context(), http.MethodGet, "/v1/messages/"+string(id), nil, nil, nil); !client.IsNotFound(err) {
 		t.Errorf("the message is known now: %v", err)
 	}
+}
+
+// TestE13NobodyIsWrittenTo: whatever comes to the listener and whatever fails, the only
+// mail that leaves is what somebody handed over and what goes to our own postmaster.
+func TestE13NobodyIsWrittenTo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, smtptest.SinkOptions{Rules: smtptest.Newcomers()}, "[bounces]\npostmaster = \"it@acme.example\"\n")
+	w.start(t)
+	c := w.client(t)
+	if r, err := c.SendAndWait(t.Context(), invite("4711", "refuse@nordlys.example"), client.MaxWait); err != nil || r.State != mail.StateRefused {
+		t.Fatalf("%s, %v", r.State, err)
+	}
+	_, path := w.handOver(t, c, invite("4711", "kari@nordlys.example"))
+	vacation := "From: kari@nordlys.example\nSubject: Automatic reply: hello\nAuto-Submitted: auto-replied\n\nI am away.\n"
+	for _, tt := range []struct{ from, to, raw string }{
+		{"", path, report("failed", "5.1.1", noSuchUser)},
+		{"kari@nordlys.example", path, vacation},
+		{"victim@elsewhere.example", path, "Subject: hello\nDisposition-Notification-To: victim@elsewhere.example\nReturn-Receipt-To: victim@elsewhere.example\n\nhello\n"},
+		{"victim@elsewhere.example", "abuse@bounce.acme.example", "Subject: hello\nReply-To: victim@elsewhere.example\n\nhello\n"},
+	} {
+		if err := w.comeBack(t, tt.from, tt.to, tt.raw); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, to := range []string{"victim@elsewhere.example", "nobody@bounce.acme.example"} {
+		if err := w.comeBack(t, "victim@elsewhere.example", to, vacation); err == nil {
+			t.Errorf("mail to %s was taken", to)
+		}
+	}
+	eventually(t, "mail to abuse was passed on", func() bool {
+		return slices.ContainsFunc(slices.Collect(w.sink.Mails()), func(m smtptest.Mail) bool { return m.To == "it@acme.example" })
+	})
+	// A last message is behind all that could have been sent.
+	w.handOver(t, c, invite("4711", "last@nordlys.example"))
+	for m := range w.sink.Mails() {
+		if !slices.Contains([]string{"kari@nordlys.example", "last@nordlys.example", "it@acme.example"}, m.To) || m.From == "" {
+			t.Errorf("a mail from %q to %q left", m.From, m.To)
+		}
+	}
+}
+
+// TestE16ListenerWasDown: mail systems keep a bounce while the listener is away, and it
+// counts when it comes late, after a restart.
+func TestE16ListenerWasDown(t *testing.T) {
+	t.Parallel()
+	const to = "gone@nordlys.example"
+	w := newWorld(t, smtptest.SinkOptions{}, "")
+	p := w.start(t)
+	id, path := w.handOver(t, w.client(t), invite("4711", to))
+	p.stop()
+	if s, err := smtp.Dial(w.bounces); err == nil {
+		s.Close()
+		t.Fatal("the listener outlived the daemon")
+	}
+	w.start(t)
+	c := w.client(t)
+	if err := w.comeBack(t, "", path, report("failed", "5.1.1", noSuchUser)); err != nil {
+		t.Fatal(err)
+	}
+	if m, events := storyOf(t, c, id); m.State != mail.StateReturned {
+		t.Errorf("%s; %v", m.State, states(events))
+	}
+	eventually(t, "the address was suppressed", func() bool { return suppressionOf(t, c, "4711", to) != nil })
 }

@@ -34,6 +34,9 @@ import (
 //	20261121T101112.123456789-abuse.refused.eml        did not arrive; a person reads it here
 //	20261121T101112.123456789-abuse.loop.eml           came from a deliverd, maybe this one
 //
+// A complaint (RFC 5965) with a message of ours in it, whose return path proves which, joins
+// that message's story before it is kept: feedback loops are registered for abuse.
+//
 // Nothing goes round: what we pass on is recognised when it comes back, a bounce of it
 // comes to its return path and becomes an event, and an answer to it has no effect.
 type desk struct {
@@ -77,7 +80,10 @@ func (d *Daemon) openDesk(context.Context) error {
 }
 
 // take keeps a mail. It is durable when take returns nil.
-func (k *desk) take(_ context.Context, from, to string, raw []byte) error {
+func (k *desk) take(ctx context.Context, from, to string, raw []byte) error {
+	if err := k.complaint(ctx, raw); err != nil {
+		return err
+	}
 	forwarding := k.d.config.Bounces.Postmaster != ""
 	// The last server notes the envelope's sender, RFC 5321 4.4.
 	raw = append([]byte("Return-Path: <"+envelope(from)+">\r\n"), raw...)
@@ -103,6 +109,26 @@ func (k *desk) take(_ context.Context, from, to string, raw []byte) error {
 	select {
 	case k.wake <- struct{}{}:
 	default:
+	}
+	return nil
+}
+
+// complaint records a complaint about a message of ours.
+func (k *desk) complaint(ctx context.Context, raw []byte) error {
+	if k.d.returns == nil {
+		return nil
+	}
+	id, ok := k.d.returns.Find(raw)
+	if !ok {
+		return nil
+	}
+	returned := bounces.Parse(raw)
+	if returned.Kind != bounces.KindComplaint {
+		return nil // a bounce or what looks like one comes to the return path
+	}
+	if e, ok := returned.Event(id, time.Now().UTC()); ok {
+		_, err := k.d.recordReturned(ctx, e)
+		return err
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func asReturned(id mail.ID) mail.Event {
 
 // The event log itself refuses a fact twice for some minutes only. A report that comes
 // again days later is known all the same (E05).
-func TestReturnedAgainAfterDays(t *testing.T) {
+func TestE05ReturnedAgainAfterDays(t *testing.T) {
 	t.Parallel()
 	d, _ := open(t, smtptest.SinkOptions{}, nil)
 	r, err := d.submit(t.Context(), anInvite("4711", "kari@nordlys.example"))
@@ -63,7 +63,7 @@ func TestReturnedAgainAfterDays(t *testing.T) {
 
 // A report can overtake our own record of the accept, whose reply we still wait for.
 // It is told to come again, and counts then (E15).
-func TestReturnedBeforeTheReply(t *testing.T) {
+func TestE15ReturnedBeforeTheReply(t *testing.T) {
 	t.Parallel()
 	gate, arrived := make(chan struct{}), make(chan struct{})
 	d, _ := open(t, smtptest.SinkOptions{OnMail: func(smtptest.Mail) { close(arrived); <-gate }}, nil)
