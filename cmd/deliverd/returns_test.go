@@ -266,8 +266,11 @@ Subject: You are invited
 			t.Fatal(err)
 		}
 	}
-	if _, status := w.post(t, w.token(t), arf, "message/rfc822"); status != http.StatusOK {
-		t.Fatalf("status %d", status)
+	if m, _ := storyOf(t, c, id); m.State != mail.StateComplained {
+		t.Errorf("after mail to abuse: %s", m.State)
+	}
+	if body, status := w.post(t, w.token(t), arf, "message/rfc822"); status != http.StatusOK || !strings.Contains(body, `"recorded":true`) {
+		t.Fatalf("%d %s", status, body)
 	}
 	m, events := storyOf(t, c, id)
 	if got := states(events); m.State != mail.StateComplained || slices.Index(got, mail.StateComplained) != len(got)-1 {
