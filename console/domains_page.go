@@ -17,8 +17,11 @@ var domainPage string
 //go:embed pages/domain.css
 var domainStyle []byte
 
+//go:embed pages/report.html
+var reportPart string
+
 // domainTemplate is parsed from the program itself; a test shows it.
-var domainTemplate = template.Must(template.New("domain").Parse(domainPage))
+var domainTemplate = template.Must(template.New("domain").Parse(domainPage + reportPart))
 
 // domainPolicy: our own style sheet and nothing else.
 const domainPolicy = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

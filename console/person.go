@@ -41,6 +41,12 @@ type DayLine struct {
 	Ref     mail.Ref     `json:"ref"`
 	Kind    string       `json:"kind"`
 	To      mail.Address `json:"to"`
+
+	// Plain is Text without the words of servers, and Attempt the attempt that ended
+	// here, nil if none did; Said is what a server said otherwise.
+	Plain   string   `json:"-"`
+	Attempt *Attempt `json:"-"`
+	Said    string   `json:"-"`
 }
 
 // ReplyText is the answer to GET /v1/people/{id}/reply.
@@ -149,10 +155,14 @@ func (v *View) days(ctx context.Context, messages []Summary, t Telling) ([]Day, 
 	for _, m := range messages {
 		n := &narrator{words: newWords(t.Lang, t.Now, t.Zone), facts: &Facts{Summary: m, Events: facts[m.ID]}}
 		for _, e := range inOrder(facts[m.ID]) {
-			lines = append(lines, DayLine{
+			line := DayLine{
 				Line:    Line{At: e.At, State: e.State, Text: n.line(e), Ago: n.ago(e.At)},
-				Message: m.ID, Ref: m.Ref, Kind: m.Kind, To: m.To,
-			})
+				Message: m.ID, Ref: m.Ref, Kind: m.Kind, To: m.To, Plain: n.plainLine(e), Said: n.said(e),
+			}
+			if a, ok := n.attempt(e); ok {
+				line.Attempt = &a
+			}
+			lines = append(lines, line)
 		}
 	}
 	slices.Reverse(lines) // of the same time, what came later first

@@ -110,6 +110,11 @@ func (a *API) queueAct(w http.ResponseWriter, r *http.Request, by *Principal) (Q
 	if err := decode(w, r, &act); err != nil {
 		return act, err
 	}
+	return checkQueueAct(act, by)
+}
+
+// checkQueueAct holds an act against what a selector may be and whom by may act on.
+func checkQueueAct(act QueueAct, by *Principal) (QueueAct, error) {
 	sort, value, ok := strings.Cut(strings.TrimSpace(act.Selector), ":")
 	if !ok || !slices.Contains(selectors[:], sort) || value == "" || len(value) > 255 || strings.ContainsFunc(value, isControl) {
 		return act, invalid("selector", "Write kind:, domain:, provider: or tenant: and a name, as in “domain:example.com”.")

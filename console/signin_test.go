@@ -85,7 +85,7 @@ func newHall(t *testing.T, change func(*SignIn)) *hall {
 		change(h.signIn)
 	}
 	h.auth.SignIn = h.signIn
-	pages, err := NewPages(h.api, nil)
+	pages, err := NewPages(h.api, PageParts{})
 	if err != nil {
 		t.Fatal(err)
 	}

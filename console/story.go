@@ -76,8 +76,19 @@ func sentences(all ...string) string {
 	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" }), " ")
 }
 
-// line tells one fact.
+// line tells one fact, with the words of servers.
 func (n *narrator) line(e mail.Event) string {
+	switch e.State {
+	case mail.StateDelayed:
+		return sentences(n.fill("line.delayed", e), n.said(e), n.duplicate(e), n.next(e))
+	case mail.StateRefused, mail.StateReturned, mail.StateExpired:
+		return sentences(n.plainLine(e), n.said(e))
+	}
+	return n.plainLine(e)
+}
+
+// plainLine tells one fact without the words of servers.
+func (n *narrator) plainLine(e mail.Event) string {
 	switch e.State {
 	case mail.StateQueued:
 		name := "line.queued"
@@ -86,7 +97,7 @@ func (n *narrator) line(e mail.Event) string {
 		}
 		return n.fill(name, e)
 	case mail.StateDelayed:
-		return sentences(n.fill("line.delayed", e), n.said(e), n.duplicate(e), n.next(e))
+		return sentences(n.fill("line.delayed", e), n.duplicate(e), n.next(e))
 	case mail.StateAccepted:
 		known := ""
 		if e.Evidence != nil && e.Evidence.QueueID != "" {
@@ -95,18 +106,12 @@ func (n *narrator) line(e mail.Event) string {
 		return sentences(n.fill("line.accepted", e), known)
 	case mail.StateRefused:
 		if e.PossibleDuplicate {
-			return sentences(n.fill("line.refused.unknown_end", e), n.said(e))
+			return n.fill("line.refused.unknown_end", e)
 		}
-		return sentences(n.fill("line.refused", e), n.said(e))
 	case mail.StateSuperseded:
 		if e.Other == "" {
 			return n.fill("line.superseded.unknown", e)
 		}
-		return n.fill("line.superseded", e)
-	case mail.StateReturned:
-		return sentences(n.fill("line.returned", e), n.said(e))
-	case mail.StateExpired:
-		return sentences(n.fill("line.expired", e), n.said(e))
 	}
 	name := "line." + string(e.State)
 	if !n.has(name) {

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -28,24 +29,30 @@ func (a *API) streamEvents(w http.ResponseWriter, r *http.Request, by *Principal
 	if err != nil {
 		return err
 	}
-	heartbeat := a.Heartbeat
-	if heartbeat <= 0 {
-		heartbeat = defaultHeartbeat
-	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // nginx would gather the events
 	s := stream{w: w, c: http.NewResponseController(w)}
 	s.write(": the events after place " + strconv.FormatUint(after, 10) + "\n\n")
+	a.follow(r.Context(), &s, after, filter, s.writeEvents)
+	return nil
+}
 
+// follow hands write what f chooses of what comes after a place, and keeps the stream
+// alive in between, until the context ends or the stream breaks.
+func (a *API) follow(ctx context.Context, s *stream, after uint64, f EventFilter, write func([]mail.LoggedEvent)) {
+	heartbeat := a.Heartbeat
+	if heartbeat <= 0 {
+		heartbeat = defaultHeartbeat
+	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	for s.err == nil {
 		moved := a.View.hub.moved()
-		events, next, err := a.View.EventsAfter(r.Context(), after, filter, streamPiece)
+		events, next, err := a.View.EventsAfter(ctx, after, f, streamPiece)
 		if err != nil {
-			break // a rebuilt view closes its readers; the client comes back
+			return // a rebuilt view closes its readers; the client comes back
 		}
-		s.writeEvents(events)
+		write(events)
 		if next != after { // there may be more already
 			after = next
 			continue
@@ -54,11 +61,10 @@ func (a *API) streamEvents(w http.ResponseWriter, r *http.Request, by *Principal
 		case <-moved:
 		case <-beat.C:
 			s.write(": alive\n\n")
-		case <-r.Context().Done():
-			return nil
+		case <-ctx.Done():
+			return
 		}
 	}
-	return nil
 }
 
 // streamStart: an EventSource that comes back sends the header, and the address that

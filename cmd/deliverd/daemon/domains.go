@@ -60,8 +60,8 @@ func (c *Config) labbed(port string) bool {
 	return ok
 }
 
-// domainRoutes answers about domains, over the API and on shared pages.
-func (d *Daemon) domainRoutes(ctx context.Context) ([]console.Route, error) {
+// domainReports answers about domains, over the API, on pages and on shared ones.
+func (d *Daemon) domainReports(ctx context.Context) (*console.Domains, error) {
 	root, err := d.config.rootKey()
 	if err != nil {
 		return nil, err
@@ -74,11 +74,10 @@ func (d *Daemon) domainRoutes(ctx context.Context) ([]console.Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	domains := &console.Domains{
+	return &console.Domains{
 		Check: d.checkDomain, Options: (&checkOptions{d: d}).get, Evidence: d.view.DomainHistory, Store: tokenStore{runs}, Key: key,
 		BaseURL: d.baseURL(), Log: d.log,
-	}
-	return domains.Routes(), nil
+	}, nil
 }
 
 // checkDomain makes a report, with a resolver that remembers nothing where that is

@@ -142,23 +142,21 @@ func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.
 		routes = append(routes, console.Route{Method: r.Method, Pattern: r.Pattern, Scope: console.Scope(r.Scope), Handler: r.Handler})
 	}
 	routes = append(routes, d.bounceRoutes()...)
-	domains, err := d.domainRoutes(ctx)
+	domains, err := d.domainReports(ctx)
 	if err != nil {
 		return nil, err
 	}
-	routes = append(routes, domains...)
+	routes = append(routes, domains.Routes()...)
 	h := health{ready: d.ready}
 	routes = append(routes,
 		console.Route{Method: "GET", Pattern: "/healthz", Handler: http.HandlerFunc(h.live)},
 		console.Route{Method: "GET", Pattern: "/readyz", Handler: http.HandlerFunc(h.readiness)},
 		console.Route{Method: "GET", Pattern: "/metrics", Handler: localOnly(d.metrics.handler())},
 	)
-	var caughtMail console.Caught
 	if d.catch != nil {
-		caughtMail = caught{d.catch}
 		routes = append(routes, d.catchRoutes()...)
 	}
-	pages, err := console.NewPages(api, caughtMail, d.hints...)
+	pages, err := console.NewPages(api, d.pageParts(domains))
 	if err != nil {
 		return nil, err
 	}
