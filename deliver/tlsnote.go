@@ -71,15 +71,15 @@ func (d *Deliverer) noteDowngrade(ctx context.Context, target target, facts *mai
 // policy, so that what fails by it alone is no failure of theirs.
 func (d *Deliverer) report(t *tries, target target, facts *mail.TLS, reason string) {
 	policy := target.demand().Report
-	if d.options.Sessions == nil || policy == nil {
+	if d.options.Sessions == nil || policy == nil || facts.Failure == mail.TLSUnprovenExchange {
 		return
 	}
 	s := tlspolicy.Session{
 		Policy: *policy, Failure: facts.Failure, Reason: reason, Host: target.host, Address: target.addr.Addr(),
 		Encrypted: facts.Version != "" && facts.Failure == "", Downgrade: !facts.Downgrade.IsZero(),
 	}
-	switch facts.Policy {
-	case mail.TLSByKind, mail.TLSByRequire, mail.TLSByRelay:
+	switch {
+	case facts.Failure == mail.TLSNoRequire, facts.Policy == mail.TLSByKind, facts.Policy == mail.TLSByRequire, facts.Policy == mail.TLSByRelay:
 		s.Failure = ""
 	}
 	if s.Failure == "" && facts.Version == "" {

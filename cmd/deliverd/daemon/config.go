@@ -24,6 +24,7 @@ type Config struct {
 	Send      SendConfig            `toml:"send"`
 	DKIM      []DKIMConfig          `toml:"dkim"`
 	DNS       DNSConfig             `toml:"dns"`
+	TLS       TLSConfig             `toml:"tls"`
 	Bounces   BouncesConfig         `toml:"bounces"`
 	Keys      KeysConfig            `toml:"keys"`
 	SignIn    SignInConfig          `toml:"signin"`
@@ -85,6 +86,16 @@ type DNSConfig struct {
 	Validating bool     `toml:"validating"`
 }
 
+// TLSConfig says which policies of the recipients' domains count, and what is told of
+// them.
+type TLSConfig struct {
+	MTASTS       bool   `toml:"mta_sts"`
+	DANE         bool   `toml:"dane"`
+	Reports      bool   `toml:"reports"`
+	Organization string `toml:"organization"` // as reports name us; empty: the domain of send.from
+	Contact      string `toml:"contact"`      // as reports name it; empty: the address in send.from
+}
+
 // BouncesConfig is about listen.bounces.
 type BouncesConfig struct {
 	Certificate string `toml:"certificate"` // PEM file, for STARTTLS; empty: in clear
@@ -112,6 +123,7 @@ type KindConfig struct {
 	Supersede  *bool      `toml:"supersede"`
 	ResendSame *bool      `toml:"resend_same"`
 	AtMostOnce *bool      `toml:"at_most_once"`
+	TLS        *string    `toml:"tls"`
 }
 
 // LimitsConfig bounds what one caller can do to the others. Rates are a minute's.
@@ -140,6 +152,7 @@ func Defaults() *Config {
 		NATS:   NATSConfig{Replicas: 1, Sync: "always", Shards: 8},
 		Send:   SendConfig{Concurrency: 200, PerDestination: 20},
 		SignIn: defaultSignIn(),
+		TLS:    TLSConfig{MTASTS: true, DANE: true, Reports: true},
 		Limits: LimitsConfig{PerTenant: 6000, PerRecipient: 20},
 		Log:    LogConfig{Level: "info", Format: "text"},
 	}
@@ -300,6 +313,11 @@ func (c *Config) Validate() error {
 		case len(k.Retries) == 0:
 			complain("kinds.%s.retries: give at least one wait, for example [\"1m\", \"5m\"]", name)
 		}
+		switch k.TLS {
+		case mail.TLSFloorNone, mail.TLSFloorRequired, mail.TLSFloorVerified, mail.TLSFloorRequire:
+		default:
+			complain("kinds.%s.tls: %q is none of \"\" (what the recipient's domain asks for), \"required\", \"verified\", \"requiretls\"", name, k.TLS)
+		}
 		for _, r := range k.Retries {
 			if r < time.Second {
 				complain("kinds.%s.retries: a wait is at least 1s", name)
@@ -361,6 +379,9 @@ func (c *Config) kinds() map[string]mail.Kind {
 		}
 		if change.AtMostOnce != nil {
 			k.AtMostOnce = *change.AtMostOnce
+		}
+		if change.TLS != nil {
+			k.TLS = mail.TLSFloor(*change.TLS)
 		}
 		kinds[name] = k
 	}

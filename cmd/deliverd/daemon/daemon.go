@@ -23,6 +23,7 @@ import (
 	"github.com/deliverd/deliverd/bounces"
 	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/deliver/smtptest"
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/dnscheck"
 	"github.com/deliverd/deliverd/intake"
 	"github.com/deliverd/deliverd/mail"
@@ -57,6 +58,8 @@ type Daemon struct {
 	queue     *queue.Queue
 	view      *console.View
 	resolver  *dnscheck.Resolver
+	policies  *tlspolicy.Finder   // nil where mail does not go to exchangers
+	seen      *tlspolicy.Seen     // the same
 	returns   *bounces.ReturnPath // nil: bounces go to the sender
 	desk      *desk
 	intake    *intake.Intake

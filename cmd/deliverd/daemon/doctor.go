@@ -230,4 +230,19 @@ func (x *examination) dns(ctx context.Context) {
 		return
 	}
 	x.say("dns", FindingOK, "the resolver answers", "")
+	if x.config.TLS.DANE && x.config.Send.Relay == "" {
+		x.dnssec(ctx, r)
+	}
+}
+
+// dnssec tells whether DANE has anything to stand on.
+func (x *examination) dnssec(ctx context.Context, r *dnscheck.Resolver) {
+	switch validates, err := r.Validates(ctx); {
+	case err != nil:
+		x.say("dnssec", FindingWarn, "can't tell whether the resolver validates DNSSEC: "+strings.TrimSpace(err.Error()), "")
+	case !validates:
+		x.say("dnssec", FindingWarn, notValidating, notValidatingCure)
+	default:
+		x.say("dnssec", FindingOK, "the resolver validates DNSSEC: DANE counts", "")
+	}
 }

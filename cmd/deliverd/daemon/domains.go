@@ -41,7 +41,7 @@ func (c *Config) Check() (dnscheck.Options, error) {
 	return dnscheck.Options{
 		Sender:     sender,
 		Blocklists: c.DNS.Blocklists,
-		Web:        dnscheck.Web{Dial: c.labDial(), Anywhere: c.labbed("443")},
+		Web:        c.web(),
 	}, nil
 }
 

@@ -45,9 +45,12 @@ func (d *Daemon) newSettings(c *Config) (*settings, error) {
 }
 
 // openSettings makes the first settings.
-func (d *Daemon) openSettings(context.Context) error {
+func (d *Daemon) openSettings(ctx context.Context) error {
 	var err error
 	if d.resolver, err = d.config.Resolver(); err != nil {
+		return err
+	}
+	if err := d.openTLS(ctx); err != nil {
 		return err
 	}
 	s, err := d.newSettings(d.config)
@@ -103,7 +106,7 @@ func changedSections(a, b *Config) (names []string) {
 func restartOnly(a, b *Config) (names []string) {
 	for _, name := range changedSections(a, b) {
 		switch name {
-		case "data", "listen", "bounces", "nats", "keys", "log", "lab", "dns", "limits", "kinds":
+		case "data", "listen", "bounces", "nats", "keys", "log", "lab", "dns", "limits", "kinds", "tls":
 			names = append(names, name)
 		}
 	}
@@ -141,6 +144,8 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 		Sign:        signer,
 		RequireDKIM: signer != nil,
 		Plan:        plan,
+		Floor:       d.floors(),
+		Seen:        d.seen,
 		Dial:        c.labDial(),
 		Sources:     c.sources(),
 		Log:         d.log,
@@ -180,7 +185,7 @@ func (d *Daemon) planner(c *Config) (deliver.Planner, error) {
 		return deliver.Fixed("catch.acme.example", d.catch.Addr(), deliver.TLSOpportunistic), nil
 	}
 	if c.Send.Relay == "" {
-		return deliver.ByMX(d.resolver.Route, nil), nil
+		return deliver.ByMX(d.resolver.Route, d.policies.Find), nil
 	}
 	host, port, err := net.SplitHostPort(c.Send.Relay)
 	if err != nil {
