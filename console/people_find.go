@@ -46,7 +46,7 @@ const (
 	searchRows = 400
 	// searchTop of the rows, or more where more people are asked for, are ordered by
 	// their people's newest mail.
-	searchTop = 100
+	searchTop = 60
 	// searchWords bounds the words of a query.
 	searchWords = 8
 )
@@ -124,6 +124,9 @@ func (s *search) matches(ctx context.Context, n int) ([]Person, error) {
 	for _, way := range []func(context.Context) error{s.byIdentity, s.byBeginning, s.byText} {
 		if err := way(ctx); err != nil {
 			return nil, err
+		}
+		if len(s.rows) > 0 && strings.Contains(s.q, "@") {
+			return s.people(ctx, n) // an address that was found needs no further search
 		}
 	}
 	people, err := s.people(ctx, n)
@@ -208,7 +211,7 @@ func (s *search) byText(ctx context.Context) error {
 
 // byTrigrams finds rows that hold all pieces, of these tenants.
 func (s *search) byTrigrams(ctx context.Context, pieces, tenants []string, match func(*personRow) int) error {
-	expression, err := s.v.trigramQuery(ctx, "people_text", pieces, tenants)
+	expression, err := s.v.trigramQuery(ctx, peopleText, pieces, tenants)
 	if err != nil || expression == "" {
 		return err
 	}

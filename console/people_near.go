@@ -91,33 +91,66 @@ func (s *search) addressDistance(local, domain string, r *personRow) int {
 	return min(away+far, matchNone-1)
 }
 
-// nearWords looks for names: every word of the query is like one of the row.
+// nearWords looks for names: every word of the query is like one of the row. First
+// for one misspelled word beside the others, then for any.
 func (s *search) nearWords(ctx context.Context) error {
 	for i, w := range s.words {
-		var tries []string
-		if len(s.words) > 1 {
-			tries = append(tries, w) // right itself, while another is not
-		}
-		if k := tolerance(len(w)); k > 0 {
-			tries = append(tries, pieces(w, k+1)...)
-		}
-		for _, piece := range tries {
-			if err := s.byTrigrams(ctx, []string{piece}, s.tenants, s.wordsDistance); err != nil {
-				return err
-			}
-		}
-		if i == 0 && tolerance(len(w)) > 0 {
-			if err := s.nearBeginning(ctx, w); err != nil {
+		others := slices.Delete(slices.Clone(s.words), i, i+1)
+		for _, piece := range s.wordPieces(w) {
+			if err := s.byTrigrams(ctx, append(others, piece), s.tenants, s.wordsDistance); err != nil {
 				return err
 			}
 		}
 	}
-	return nil
+	if len(s.rows) > 0 {
+		return nil
+	}
+	if len(s.words) > 1 {
+		for _, w := range s.words {
+			for _, piece := range s.wordPieces(w) {
+				if err := s.byTrigrams(ctx, []string{piece}, s.tenants, s.wordsDistance); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return s.nearBeginning(ctx, s.words[0])
+}
+
+// wordPieces are the pieces of which a word like w has one. A short word's begin and
+// end count with what is before and after it.
+func (s *search) wordPieces(w string) []string {
+	n := len([]rune(w))
+	k := s.tolerance(n)
+	switch {
+	case k == 0:
+		return nil
+	case n >= 3*(k+1):
+		return pieces(w, k+1)
+	}
+	var all []string
+	for _, edge := range []string{" ", "\n"} {
+		all = append(all, pieces(edge+w, 2)[:1]...)
+		all = append(all, pieces(w+edge, 2)[1:]...)
+	}
+	return all
+}
+
+// tolerance is how many edits a word of n characters may be away: beside other
+// words, a shorter one as well.
+func (s *search) tolerance(n int) int {
+	if n == nearLeast-1 && len(s.words) > 1 {
+		return 1
+	}
+	return tolerance(n)
 }
 
 // nearBeginning looks for names whose first word is one edit away from w, which for
 // a short word the pieces don't find.
 func (s *search) nearBeginning(ctx context.Context, w string) error {
+	if s.tolerance(len(w)) == 0 {
+		return nil
+	}
 	list, _ := json.Marshal(variants(w, " ")) // strings can't fail
 	return s.collect(ctx, s.wordsDistance, "SELECT "+personColumns+` FROM json_each(?) j
 		CROSS JOIN people p ON p.folded >= j.value AND p.folded < j.value || char(1114111) LIMIT ?`, string(list), searchRows)
@@ -128,11 +161,12 @@ func (s *search) wordsDistance(r *personRow) int {
 	words := strings.FieldsFunc(foldText(r.address)+" "+r.folded, func(c rune) bool { return strings.ContainsRune(" .@-_+", c) })
 	sum := 0
 	for _, w := range s.words {
-		best := tolerance(len(w)) + 1
+		most := s.tolerance(len(w))
+		best := most + 1
 		for _, have := range words {
 			best = min(best, distance(w, have))
 		}
-		if best > tolerance(len(w)) {
+		if best > most {
 			return matchNone
 		}
 		sum += best
@@ -140,15 +174,12 @@ func (s *search) wordsDistance(r *personRow) int {
 	return min(sum, matchNone-1)
 }
 
-// pieces cuts s into n pieces of nearly the same length; those under three characters
-// are of no use and left out.
+// pieces cuts s into n pieces of nearly the same length.
 func pieces(s string, n int) []string {
 	r := []rune(s)
 	var all []string
 	for i := range n {
-		if p := r[i*len(r)/n : (i+1)*len(r)/n]; len(p) >= 3 {
-			all = append(all, string(p))
-		}
+		all = append(all, string(r[i*len(r)/n:(i+1)*len(r)/n]))
 	}
 	return all
 }

@@ -97,7 +97,7 @@ func (s *search) tenantsWith(ctx context.Context, words []string) ([]tenantRow, 
 			return nil, err
 		}
 	}
-	expression, err := s.v.trigramQuery(ctx, "tenants_text", words, nil)
+	expression, err := s.v.trigramQuery(ctx, tenantsText, words, nil)
 	if err != nil || expression == "" {
 		return distinctTenants(found), err
 	}

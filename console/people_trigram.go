@@ -5,18 +5,20 @@ import (
 	"database/sql"
 	"slices"
 	"strings"
+	"sync"
+	"time"
+)
+
+// The trigram indexes.
+const (
+	peopleText  = "people_text"
+	tenantsText = "tenants_text" // small
 )
 
 const (
 	// trigramsAsked is how many trigrams a search looks up: the rarest ones narrow it down,
 	// and the rows are held against the whole query afterwards.
 	trigramsAsked = 5
-	// trigramsWeighed bounds those whose rarity is looked at.
-	trigramsWeighed = 40
-	// trigramWindow of the newest rows tell how rare a trigram is, and trigramCommon of them
-	// in there make it as common as any.
-	trigramWindow = 20_000
-	trigramCommon = 200
 	// marksAsked bounds the tenants that the index is asked for; with more, rows are held
 	// against them only.
 	marksAsked = 50
@@ -32,9 +34,12 @@ func (v *View) trigramQuery(ctx context.Context, index string, pieces, tenants [
 	if len(all) == 0 {
 		return "", nil
 	}
+	if len(all) > trigramsAsked && index == tenantsText {
+		all = all[:trigramsAsked]
+	}
 	if len(all) > trigramsAsked {
 		var err error
-		if all, err = v.rarest(ctx, index, all); err != nil {
+		if all, err = v.rarest(ctx, all); err != nil {
 			return "", err
 		}
 	}
@@ -55,27 +60,54 @@ func (v *View) trigramQuery(ctx context.Context, index string, pieces, tenants [
 // ftsString quotes a string for FTS5.
 func ftsString(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
-// rarest returns the trigrams that the fewest of the newest rows have.
-func (v *View) rarest(ctx context.Context, index string, all []string) ([]string, error) {
+// rarity is how common trigrams are among people, as a sample tells.
+type rarity struct {
+	mu    sync.Mutex
+	count map[string]int // guarded by mu; of people who have the trigram
+	at    time.Time      // guarded by mu; when the sample was taken
+}
+
+const (
+	// raritySample people tell it: what one in a thousand has is rare enough.
+	raritySample = 1_000
+	// rarityLasts: names don't change, but the first thousand people are no picture of
+	// the rest.
+	rarityLasts = 10 * time.Minute
+)
+
+// rarest returns the trigrams that the fewest people have.
+func (v *View) rarest(ctx context.Context, all []string) ([]string, error) {
+	v.rarity.mu.Lock()
+	defer v.rarity.mu.Unlock()
+	if now := v.now(); v.rarity.count == nil || now.Sub(v.rarity.at) > rarityLasts {
+		count, err := v.sampleTrigrams(ctx)
+		if err != nil {
+			return nil, err
+		}
+		v.rarity.count, v.rarity.at = count, now
+	}
 	slices.Sort(all)
 	all = slices.Compact(all)
-	all = all[:min(len(all), trigramsWeighed)]
+	slices.SortStableFunc(all, func(a, b string) int { return v.rarity.count[a] - v.rarity.count[b] })
+	return all[:min(len(all), trigramsAsked)], nil
+}
+
+// sampleTrigrams counts the trigrams of people spread over all rows.
+func (v *View) sampleTrigrams(ctx context.Context) (map[string]int, error) {
 	count := map[string]int{}
-	set := map[string]bool{}
-	for _, t := range all {
-		set[ftsString(t)] = true
-	}
 	err := v.query(ctx, func(rows *sql.Rows) error {
-		var t string
-		var n int
-		if err := rows.Scan(&t, &n); err != nil {
+		var w writtenTo
+		var folded string
+		if err := rows.Scan(&w.address, &folded); err != nil {
 			return err
 		}
-		count[t] = n
+		for _, t := range trigrams(w.text(folded)) {
+			count[t]++
+		}
 		return nil
-	}, `SELECT value, (SELECT count(*) FROM (SELECT 1 FROM `+index+` WHERE `+index+` MATCH value AND rowid > last LIMIT ?))
-		FROM json_each(?), (SELECT coalesce(max(row), 0) - ? AS last FROM `+strings.TrimSuffix(index, "_text")+`)`,
-		trigramCommon, jsonList(set), trigramWindow)
-	slices.SortStableFunc(all, func(a, b string) int { return count[ftsString(a)] - count[ftsString(b)] })
-	return all[:min(len(all), trigramsAsked)], err
+	}, `WITH RECURSIVE last AS (SELECT max(row) AS row FROM people),
+		spread(n, row) AS (SELECT 1, row FROM last UNION ALL
+			SELECT n + 1, (SELECT row FROM last) - n * (SELECT row FROM last) / ?1 FROM spread WHERE n < ?1)
+		SELECT p.address, p.folded FROM (SELECT DISTINCT row FROM spread) JOIN people p USING (row)`, raritySample)
+	return count, err
 }

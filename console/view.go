@@ -22,7 +22,8 @@ type View struct {
 	mu    sync.RWMutex // held for reading while store is in use, for writing to replace it
 	store *store
 
-	hub hub
+	hub    hub
+	rarity rarity
 	// damage wakes Follow when a reader met a damaged file.
 	damage chan struct{}
 }
