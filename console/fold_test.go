@@ -81,6 +81,9 @@ func randomLives(r *rand.Rand) []mail.LoggedEvent {
 		if r.IntN(5) == 0 {
 			m.TenantName, m.PersonID = "", ""
 		}
+		if r.IntN(5) == 0 {
+			m.To, m.ToName = "kari.new@nordlys.example", []string{"Kari Ny", ""}[r.IntN(2)]
+		}
 		e := mail.NewEvent(m, states[r.IntN(len(states))], r.IntN(4), monday.Add(time.Duration(r.IntN(1000))*time.Second))
 		e.Cause = causes[r.IntN(len(causes))]
 		e.PossibleDuplicate = r.IntN(8) == 0

@@ -3,10 +3,12 @@ package console
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"fmt"
 	"iter"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -196,5 +198,27 @@ func dump(t *testing.T, v *View) string {
 			out += fmt.Sprintf("\t%s %s %d %s\n", e.ID, e.At, e.Attempt, e.Cause)
 		}
 	}
-	return out
+	return out + dumpNames(t, v)
+}
+
+// dumpNames returns the rows of people and tenants, and how many of the trigram
+// indexes' rows are theirs.
+func dumpNames(t *testing.T, v *View) string {
+	t.Helper()
+	var lines []string
+	err := v.query(t.Context(), func(rows *sql.Rows) error {
+		var line string
+		err := rows.Scan(&line)
+		lines = append(lines, line)
+		return err
+	}, `SELECT format('%d %s|%s|%s|%s|%s', who, tenant, person_id, address, name, folded) FROM people UNION ALL
+		SELECT format('%s|%s', tenant, name) FROM tenants UNION ALL
+		SELECT format('%d people indexed', count(*)) FROM people_text JOIN people ON people.row = people_text.rowid UNION ALL
+		SELECT format('%d tenants indexed', count(*)) FROM tenants_text JOIN tenants ON tenants.row = tenants_text.rowid UNION ALL
+		SELECT format('%d rows of people', count(*)) FROM people_text`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
 }

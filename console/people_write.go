@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"github.com/deliverd/deliverd/mail"
 )
@@ -118,4 +119,78 @@ func (n *newcomers) insert(ctx context.Context, stmt **sql.Stmt, query string, a
 	}
 	row, err = r.LastInsertId()
 	return row, changed > 0, err
+}
+
+// forgetMessages drops messages whose last event is older than cutoff, and the people
+// and tenants who have none left. It returns how many messages it dropped, at most
+// pruneStep.
+func (v *View) forgetMessages(ctx context.Context, cutoff time.Time) (int, error) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	tx, err := v.store.write.BeginTx(ctx, nil)
+	if err != nil {
+		return 0, fmt.Errorf("prune the view: %w", err)
+	}
+	defer tx.Rollback()
+	old, err := forgotten(ctx, tx, cutoff)
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	for w := range old {
+		if err := forgetPerson(ctx, tx, w); err != nil {
+			return 0, fmt.Errorf("prune the view: %w", err)
+		}
+	}
+	// There are as many tenants as there are customers: few.
+	if err := forgetRows(ctx, tx, "tenants", `NOT EXISTS (SELECT 1 FROM messages m WHERE m.tenant = tenants.tenant)`); err != nil {
+		return 0, fmt.Errorf("prune the view: %w", err)
+	}
+	n := 0
+	for _, messages := range old {
+		n += messages
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, fmt.Errorf("prune the view: %w", err)
+	}
+	clear(v.store.known)
+	return n, nil
+}
+
+// forgotten deletes old messages and returns whom they were to, with how many.
+func forgotten(ctx context.Context, tx *sql.Tx, cutoff time.Time) (map[writtenTo]int, error) {
+	// An id begins with the time it was made, which no event of it precedes.
+	rows, err := tx.QueryContext(ctx, `DELETE FROM messages WHERE id IN
+		(SELECT id FROM messages WHERE id < ?1 AND last_at < ?2 ORDER BY id LIMIT ?3)
+		RETURNING tenant, person_id, address, to_name`, string(idBound(cutoff)), micros(cutoff), pruneStep)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	old := map[writtenTo]int{}
+	for rows.Next() {
+		var w writtenTo
+		if err := rows.Scan(&w.tenant, &w.personID, &w.address, &w.name); err != nil {
+			return nil, err
+		}
+		old[w]++
+	}
+	return old, rows.Err()
+}
+
+// forgetPerson drops one row of people, unless there is another message like those
+// that were dropped.
+func forgetPerson(ctx context.Context, tx *sql.Tx, w writtenTo) error {
+	return forgetRows(ctx, tx, "people", `who = ? AND NOT EXISTS
+		(SELECT 1 FROM messages m WHERE m.person = ? AND m.address = ? AND m.to_name = ?)`,
+		w.who(), PersonKey(w.tenant, w.personID, mail.Address(w.address)), w.address, w.name)
+}
+
+// forgetRows drops rows of a table and of its trigram index.
+func forgetRows(ctx context.Context, tx *sql.Tx, table, where string, args ...any) error {
+	_, err := tx.ExecContext(ctx, "DELETE FROM "+table+"_text WHERE rowid IN (SELECT row FROM "+table+" WHERE "+where+")", args...)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+where, args...)
+	return err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -205,6 +206,9 @@ func TestPrune(t *testing.T) {
 	}
 	t.Cleanup(func() { v.Close() })
 	old, young := invite(0), invite(1)
+	gone := invite(0) // of somebody else, in a tenant of their own
+	gone.ID, gone.Tenant, gone.TenantName, gone.To, gone.ToName, gone.PersonID = testID(2), "gone", "Gone Oy", "gone@gone.example", "Gone", ""
+	fill(t, v, greylistedThenHandedOver(gone)...)
 	fill(t, v, greylistedThenHandedOver(old)...)
 	fill(t, v, greylistedThenHandedOver(young)...)
 	// young's bounce comes 20 hours later, and keeps the message for a day from then.
@@ -213,6 +217,18 @@ func TestPrune(t *testing.T) {
 	now = monday.Add(24*time.Hour + 10*time.Minute)
 	if err := v.prune(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	for q, want := range map[string]int{"gone": 0, "Gone Oy": 0, "kari": 1, "nordlys": 1} {
+		if found, err := v.FindPeople(t.Context(), PeopleQuery{Q: q}); err != nil || len(found.People) != want {
+			t.Errorf("who is %q: %v, %v; want %d people", q, found.People, err, want)
+		}
+	}
+	if names := dumpNames(t, v); strings.Contains(names, "gone") || !strings.Contains(names, "1 rows of people") {
+		t.Errorf("people after pruning:\n%s", names)
+	}
+	fill(t, v, mail.NewEvent(gone, mail.StateComplained, 2, now)) // they come back
+	if found, err := v.FindPeople(t.Context(), PeopleQuery{Q: "gone"}); err != nil || len(found.People) != 1 {
+		t.Errorf("somebody who came back: %v, %v", found.People, err)
 	}
 	if _, err := v.Facts(t.Context(), old.ID); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the old message: %v, want ErrNotFound", err)

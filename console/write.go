@@ -160,29 +160,28 @@ const pruneStep = 1000
 func (v *View) prune(ctx context.Context) error {
 	cutoff := v.now().Add(-v.keep)
 	// Places grow with time, near enough: so the oldest places are looked at only.
-	if err := v.deleteInSteps(ctx, `DELETE FROM events WHERE at < ?1
-		AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?2)`, micros(cutoff)); err != nil {
-		return err
-	}
-	// An id begins with the time it was made, which no event of it precedes.
-	return v.deleteInSteps(ctx, `DELETE FROM messages WHERE id IN
-		(SELECT id FROM messages WHERE id < ?3 AND last_at < ?1 ORDER BY id LIMIT ?2)`,
-		micros(cutoff), string(idBound(cutoff)))
-}
-
-func (v *View) deleteInSteps(ctx context.Context, query string, cutoff int64, more ...any) error {
 	for {
-		n, err := v.deleteStep(ctx, query, append([]any{cutoff, pruneStep}, more...))
+		n, err := v.forgetEvents(ctx, cutoff)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	for {
+		n, err := v.forgetMessages(ctx, cutoff)
 		if err != nil || n == 0 {
 			return err
 		}
 	}
 }
 
-func (v *View) deleteStep(ctx context.Context, query string, args []any) (int64, error) {
+func (v *View) forgetEvents(ctx context.Context, cutoff time.Time) (int64, error) {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
-	r, err := v.store.write.ExecContext(ctx, query, args...)
+	r, err := v.store.write.ExecContext(ctx, `DELETE FROM events WHERE at < ?
+		AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)`, micros(cutoff), pruneStep)
 	if err != nil {
 		return 0, fmt.Errorf("prune the view: %w", err)
 	}
