@@ -80,6 +80,9 @@ func sentences(all ...string) string {
 func (n *narrator) line(e mail.Event) string {
 	switch e.State {
 	case mail.StateDelayed:
+		if delayedThere(e) {
+			return sentences(n.fill("line.delayed_there", e), n.said(e))
+		}
 		return sentences(n.fill("line.delayed", e), n.said(e), n.duplicate(e), n.next(e))
 	case mail.StateRefused, mail.StateReturned, mail.StateExpired:
 		return sentences(n.plainLine(e), n.said(e))
@@ -215,8 +218,15 @@ func (n *narrator) next(e mail.Event) string {
 	return n.say("line.next", "time", n.clock(e.NextAttempt), "span", n.span(e.NextAttempt.Sub(e.At)))
 }
 
+// delayedThere reports whether the fact is a delay notice of a server that had taken
+// the mail: our own attempts begin at 1.
+func delayedThere(e mail.Event) bool { return e.State == mail.StateDelayed && e.Attempt == 0 }
+
 // attempt returns the attempt that the fact ended, if it ended one.
 func (n *narrator) attempt(e mail.Event) (Attempt, bool) {
+	if delayedThere(e) {
+		return Attempt{}, false
+	}
 	switch e.State {
 	case mail.StateDelayed, mail.StateAccepted, mail.StateRefused:
 	case mail.StateExpired, mail.StateSuperseded, mail.StateCancelled:

@@ -78,6 +78,9 @@ func lives() map[string]struct {
 	returned := at(m, mail.StateReturned, 2, 5*time.Minute)
 	returned.Cause = mail.CauseMailboxFull
 	returned.Evidence = &mail.Evidence{Reply: &mail.Reply{Code: 552, Enhanced: mail.EnhancedCode{5, 2, 2}, Text: "Mailbox full"}, Host: "exchange.nordlys.example"}
+	delayedThere := at(m, mail.StateDelayed, 0, 5*time.Minute)
+	delayedThere.Cause, delayedThere.By = mail.CauseNetwork, "dsn"
+	delayedThere.Evidence = &mail.Evidence{Reply: &mail.Reply{Code: 451, Enhanced: mail.EnhancedCode{4, 4, 1}, Text: "Connection timed out"}, Host: "exchange.nordlys.example"}
 	resent := at(m, mail.EventResent, 2, 6*time.Minute)
 	resent.By, resent.Reason, resent.Other = "anna", "customer called", testID(4)
 	lifted := at(m, mail.EventLifted, 1, 6*time.Minute)
@@ -87,24 +90,25 @@ func lives() map[string]struct {
 	late := monday.Add(9*time.Minute + 30*time.Second)
 
 	return map[string]life{
-		"queued":     {[]mail.Event{queued}, Live{NextAttempt: clock().Add(time.Second), Schedule: []time.Time{clock().Add(time.Second)}}},
-		"sending":    {[]mail.Event{delayed, queued}, Live{Sending: true, Attempt: 2}},
-		"delayed":    {[]mail.Event{delayed, queued}, Live{NextAttempt: late.Add(time.Minute), Schedule: []time.Time{late.Add(time.Minute), late.Add(5 * time.Minute), late.Add(time.Hour)}}},
-		"held":       {[]mail.Event{queued}, Live{Held: "domain:nordlys.example"}},
-		"at_risk":    {[]mail.Event{at(m, mail.EventAtRisk, 1, 4*time.Minute), maybeTwice, queued}, Live{}},
-		"accepted":   {[]mail.Event{accepted, queued, delayed}, Live{}},
-		"used":       {[]mail.Event{at(m, mail.EventUsed, 0, 8*time.Minute), accepted, queued, delayed}, Live{}},
-		"lapsed":     {[]mail.Event{at(m, mail.EventExpiredUnused, 0, 8*time.Minute), at(m, mail.EventWrongPerson, 0, 7*time.Minute), accepted}, Live{}},
-		"refused":    {[]mail.Event{lifted, refused, queued}, Live{}},
-		"unsure":     {[]mail.Event{unsure, mail.NewEvent(pin, mail.StateQueued, 0, monday)}, Live{}},
-		"expired":    {[]mail.Event{noRoute, expired, queued}, Live{}},
-		"lapsed_now": {[]mail.Event{expired}, Live{}},
-		"superseded": {[]mail.Event{superseded, mail.NewEvent(pin, mail.StateQueued, 0, monday)}, Live{}},
-		"cancelled":  {[]mail.Event{queued, delayed, cancelled}, Live{}},
-		"suppressed": {[]mail.Event{suppressed, queued}, Live{}},
-		"returned":   {[]mail.Event{returned, resent, accepted, delayed, queued}, Live{}},
-		"complained": {[]mail.Event{at(m, mail.StateComplained, 2, 9*time.Minute), accepted}, Live{}},
-		"strange":    {[]mail.Event{at(m, "of_next_year", 0, 0)}, Live{}},
+		"queued":      {[]mail.Event{queued}, Live{NextAttempt: clock().Add(time.Second), Schedule: []time.Time{clock().Add(time.Second)}}},
+		"sending":     {[]mail.Event{delayed, queued}, Live{Sending: true, Attempt: 2}},
+		"delayed":     {[]mail.Event{delayed, queued}, Live{NextAttempt: late.Add(time.Minute), Schedule: []time.Time{late.Add(time.Minute), late.Add(5 * time.Minute), late.Add(time.Hour)}}},
+		"held":        {[]mail.Event{queued}, Live{Held: "domain:nordlys.example"}},
+		"at_risk":     {[]mail.Event{at(m, mail.EventAtRisk, 1, 4*time.Minute), maybeTwice, queued}, Live{}},
+		"accepted":    {[]mail.Event{accepted, queued, delayed}, Live{}},
+		"waits_there": {[]mail.Event{delayedThere, accepted, queued}, Live{}},
+		"used":        {[]mail.Event{at(m, mail.EventUsed, 0, 8*time.Minute), accepted, queued, delayed}, Live{}},
+		"lapsed":      {[]mail.Event{at(m, mail.EventExpiredUnused, 0, 8*time.Minute), at(m, mail.EventWrongPerson, 0, 7*time.Minute), accepted}, Live{}},
+		"refused":     {[]mail.Event{lifted, refused, queued}, Live{}},
+		"unsure":      {[]mail.Event{unsure, mail.NewEvent(pin, mail.StateQueued, 0, monday)}, Live{}},
+		"expired":     {[]mail.Event{noRoute, expired, queued}, Live{}},
+		"lapsed_now":  {[]mail.Event{expired}, Live{}},
+		"superseded":  {[]mail.Event{superseded, mail.NewEvent(pin, mail.StateQueued, 0, monday)}, Live{}},
+		"cancelled":   {[]mail.Event{queued, delayed, cancelled}, Live{}},
+		"suppressed":  {[]mail.Event{suppressed, queued}, Live{}},
+		"returned":    {[]mail.Event{returned, resent, accepted, delayed, queued}, Live{}},
+		"complained":  {[]mail.Event{at(m, mail.StateComplained, 2, 9*time.Minute), accepted}, Live{}},
+		"strange":     {[]mail.Event{at(m, "of_next_year", 0, 0)}, Live{}},
 	}
 }
 

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -51,6 +52,10 @@ func (n *narrator) verdict(state mail.State) string {
 		return n.fill("verdict.sending", e)
 	case mail.StateDelayed:
 		return n.say("verdict.delayed", "n", n.countAttempts(e.Attempt), "plain", n.plain(e))
+	case mail.StateAccepted:
+		if i := slices.IndexFunc(n.facts.Events, delayedThere); i >= 0 {
+			return sentences(n.fill("verdict.accepted", e), n.fill("line.delayed_there", n.facts.Events[i]))
+		}
 	case mail.StateRefused:
 		if e.PossibleDuplicate {
 			return n.fill("verdict.refused.unknown_end", e)
