@@ -41,12 +41,14 @@ type API struct {
 	View    *View
 	Backend Backend
 	Tokens  *Tokens // nil where there are none: then there are no routes for them
+	// ServiceLog is told of acts, by whom and why; nil means that Log alone is.
+	ServiceLog *ServiceLog
 	// Zone is that of the times in sentences, unless a request names one; nil means
 	// UTC.
 	Zone *time.Location
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Log is told of acts, by whom and why, and of what failed; nil means silence.
+	// Log is told of what failed; nil means silence.
 	Log *slog.Logger
 	// Heartbeat is the pause after which a silent event stream says that it is alive; 0
 	// means 15 seconds, well below the minute after which proxies hang up.
@@ -72,6 +74,9 @@ func (a *API) Routes() []Route {
 		{"POST", "/v1/suppressions", ScopeAct, "", a.answer(a.suppress)},
 		{"DELETE", "/v1/suppressions", ScopeAct, "", a.answer(a.lift)},
 		{"GET", "/openapi.json", "", "", http.HandlerFunc(serveOpenAPI)},
+	}
+	if a.ServiceLog != nil {
+		routes = append(routes, Route{"GET", "/v1/log", ScopeRead, "", a.answer(a.getLog)})
 	}
 	if a.Tokens != nil {
 		routes = append(routes,
@@ -110,9 +115,18 @@ func (a *API) now() time.Time {
 	return a.Now()
 }
 
-// acted logs who did what, and why.
+// acted logs who did what, and why, on what is no single tenant's.
 func (a *API) acted(r *http.Request, by *Principal, act, what, reason string) {
-	a.logger().InfoContext(r.Context(), "somebody acted", "act", act, "on", what, "by", by.Name, "id", by.ID, "reason", reason)
+	a.actedFor(r, by, act, what, "", reason)
+}
+
+// actedFor logs who did what, and why, on a thing of a tenant's.
+func (a *API) actedFor(r *http.Request, by *Principal, act, what, tenant, reason string) {
+	if a.ServiceLog == nil {
+		a.logger().InfoContext(r.Context(), "somebody acted", "act", act, "on", what, "by", by.Name, "id", by.ID, "reason", reason)
+		return
+	}
+	a.ServiceLog.Append(r.Context(), by.entry(act, what, tenant, reason))
 }
 
 // freshFor bounds the wait for the view to reach the end of the log.

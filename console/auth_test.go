@@ -31,6 +31,7 @@ var requests = map[string]struct{ path, body string }{
 	"GET /v1/suppressions":               {"/v1/suppressions?tenant=04711", ""},
 	"POST /v1/suppressions":              {"/v1/suppressions", `{"tenant":"04711","address":"a@b.example","reason":"r"}`},
 	"DELETE /v1/suppressions":            {"/v1/suppressions?tenant=04711&address=a@b.example&reason=r", ""},
+	"GET /v1/log":                        {"/v1/log", ""},
 	"GET /v1/tokens":                     {"/v1/tokens", ""},
 	"POST /v1/tokens":                    {"/v1/tokens", `{"name":"n","scopes":["read"]}`},
 	"DELETE /v1/tokens/{token}":          {"/v1/tokens/{token}", ""},

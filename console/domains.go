@@ -44,7 +44,9 @@ type Domains struct {
 	Zone *time.Location
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Log is told of what failed and who shared what; nil means silence.
+	// Note is told who shared what; nil means nobody.
+	Note func(context.Context, LogEntry)
+	// Log is told of what failed; nil means silence.
 	Log *slog.Logger
 
 	runs domainRuns

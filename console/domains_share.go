@@ -56,7 +56,11 @@ func (d *Domains) share(w http.ResponseWriter, r *http.Request, by *Principal) e
 		return invalid("days", "From 1 to 90 days.")
 	}
 	s := sharedDomain{domain: domain, lang: body.Lang, expires: d.now().AddDate(0, 0, body.Days).Truncate(time.Second).UTC(), history: by.seesAll()}
-	d.logger().InfoContext(r.Context(), "a domain report was shared", "domain", domain, "by", by.Name, "id", by.ID, "expires", s.expires)
+	if d.Note != nil {
+		entry := by.entry("domain.share", domain, "", "")
+		entry.Detail = "until " + s.expires.Format(time.RFC3339)
+		d.Note(r.Context(), entry)
+	}
 	writeJSON(w, http.StatusCreated, Share{
 		URL: strings.TrimSuffix(d.BaseURL, "/") + "/d/" + d.seal(s), Domain: domain, Lang: s.lang, ExpiresAt: s.expires,
 	})

@@ -160,7 +160,7 @@ func (a *API) cancel(w http.ResponseWriter, r *http.Request, by *Principal) erro
 	if err := a.Backend.Cancel(r.Context(), s.ID, by.Name, reason); err != nil {
 		return err
 	}
-	a.acted(r, by, "cancel", string(s.ID), reason)
+	a.actedFor(r, by, "cancel", string(s.ID), s.Tenant, reason)
 	a.fresh(r.Context())
 	m, err := a.tell(r.Context(), s.ID, t)
 	if err != nil {

@@ -96,7 +96,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		mail.Request{}, mail.Receipt{}, mail.Problem{}, mail.SuppressionNotice{}, mail.Warning{}, mail.Event{}, mail.Evidence{}, mail.Try{},
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
 		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
-		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{},
+		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},
 		DomainReport{}, dnscheck.Product{}, dnscheck.Finding{}, dnscheck.Advice{}, dnscheck.ClientAdvice{}, dnscheck.History{},
 		dnscheck.Conversation{}, dnscheck.Change{}, Share{}, ShareRequest{},
 	} {
@@ -156,7 +156,7 @@ func jsonType(t reflect.Type) string {
 		return "object"
 	case reflect.Bool:
 		return "boolean"
-	case reflect.Int, reflect.Int64:
+	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return "integer"
 	}
 	return "string"

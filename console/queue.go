@@ -97,7 +97,11 @@ func (a *API) done(w http.ResponseWriter, r *http.Request, by *Principal, name s
 	if err != nil {
 		return err
 	}
-	a.acted(r, by, name, act.Selector, act.Reason)
+	tenant, ok := strings.CutPrefix(act.Selector, "tenant:")
+	if !ok {
+		tenant = ""
+	}
+	a.actedFor(r, by, name, act.Selector, tenant, act.Reason)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
@@ -182,7 +186,7 @@ func (a *API) suppress(w http.ResponseWriter, r *http.Request, by *Principal) er
 	if err := a.Backend.Suppress(r.Context(), s); err != nil {
 		return err
 	}
-	a.acted(r, by, "suppress", string(s.Address), reason)
+	a.actedFor(r, by, "suppress", string(s.Address), s.Tenant, reason)
 	writeJSON(w, http.StatusCreated, s)
 	return nil
 }
@@ -203,7 +207,7 @@ func (a *API) lift(w http.ResponseWriter, r *http.Request, by *Principal) error 
 	if err := a.Backend.Lift(r.Context(), body.Tenant, address, by.Name, reason); err != nil {
 		return err
 	}
-	a.acted(r, by, "lift", string(address), reason)
+	a.actedFor(r, by, "lift", string(address), body.Tenant, reason)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

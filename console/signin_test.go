@@ -66,7 +66,6 @@ var hallLimits = SessionLimits{Idle: time.Hour, Life: 8 * time.Hour}
 func newHall(t *testing.T, change func(*SignIn)) *hall {
 	t.Helper()
 	h := &hall{site: newSite(t), time: monday, sessions: newMemoryStore(), links: newMemoryStore()}
-	h.server.Close()
 	h.signIn = &SignIn{
 		Sessions: NewSessions(h.sessions, hallLimits, h.now), Links: NewLoginLinks(h.links, h.now),
 		BaseURL: "https://mail.acme.example", Now: h.now, Log: slog.New(slog.DiscardHandler),
@@ -85,6 +84,14 @@ func newHall(t *testing.T, change func(*SignIn)) *hall {
 		change(h.signIn)
 	}
 	h.auth.SignIn = h.signIn
+	h.serve(t)
+	return h
+}
+
+// serve begins to serve the hall's routes, anew if it did before.
+func (h *hall) serve(t *testing.T) {
+	t.Helper()
+	h.server.Close()
 	pages, err := NewPages(h.api, PageParts{})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +100,6 @@ func newHall(t *testing.T, change func(*SignIn)) *hall {
 	h.server = httptest.NewServer(Handler(h.auth, h.api.logger(), routes...))
 	t.Cleanup(h.server.Close)
 	h.server.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return h
 }
 
 // enter signs somebody in, as the sign-in system would, and returns the cookie.

@@ -64,11 +64,17 @@ func (a *API) revokeToken(w http.ResponseWriter, r *http.Request, by *Principal)
 	if err := onlyUnbound(by); err != nil {
 		return err
 	}
-	id := r.PathValue("token")
+	id, reason := r.PathValue("token"), r.URL.Query().Get("reason")
+	if reason != "" {
+		var err error
+		if reason, err = checkReason(reason); err != nil {
+			return err
+		}
+	}
 	if err := a.Tokens.Revoke(r.Context(), id); err != nil {
 		return err
 	}
-	a.acted(r, by, "token.revoke", id, "")
+	a.acted(r, by, "token.revoke", id, reason)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -103,7 +103,7 @@ func (q *Queue) read(ctx context.Context, c jetstream.OrderedConsumerConfig, aft
 	for tries := 0; ; tries++ {
 		began := after
 		c.DeliverPolicy, c.OptStartSeq = jetstream.DeliverByStartSequencePolicy, after+1
-		err := q.readOnce(ctx, c, visit)
+		err := q.readOnce(ctx, eventStream, c, visit)
 		switch {
 		case left:
 			return nil
@@ -120,11 +120,12 @@ func (q *Queue) read(ctx context.Context, c jetstream.OrderedConsumerConfig, aft
 	}
 }
 
-func (q *Queue) readOnce(ctx context.Context, c jetstream.OrderedConsumerConfig, f func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
+// readOnce is read for any stream, and ends when its feed breaks.
+func (q *Queue) readOnce(ctx context.Context, stream string, c jetstream.OrderedConsumerConfig, f func(jetstream.Msg, *jetstream.MsgMetadata) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(q.ctx, cancel)()
-	cons, err := q.store.js.OrderedConsumer(ctx, eventStream, c)
+	cons, err := q.store.js.OrderedConsumer(ctx, stream, c)
 	if err != nil {
 		return err
 	}

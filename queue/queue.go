@@ -52,6 +52,7 @@ type Options struct {
 
 	KeyLife   time.Duration // how long an idempotency key is remembered; 7 days
 	EventLife time.Duration // how long the event log goes back; 90 days
+	ChainLife time.Duration // how long the chain of records goes back; 400 days
 	// Journal is a file for the attempts under way; it goes with Alone. With it, only what
 	// a killed process was sending counts as a possible duplicate afterwards, and not all
 	// that was due. "" keeps none.
@@ -159,6 +160,7 @@ func (o *Options) setDefaults() {
 	o.PerDestination = cmp.Or(o.PerDestination, 20)
 	o.KeyLife = cmp.Or(o.KeyLife, 7*24*time.Hour)
 	o.EventLife = cmp.Or(o.EventLife, 90*24*time.Hour)
+	o.ChainLife = cmp.Or(o.ChainLife, 400*24*time.Hour)
 	o.Grace = cmp.Or(o.Grace, 5*time.Minute)
 	if o.Destination == nil {
 		o.Destination = func(domain string) string { return domain }

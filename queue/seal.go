@@ -178,6 +178,13 @@ func (r *KeyRing) Tend(now time.Time, every time.Duration) error {
 	return nil
 }
 
+// Newest is the id of the key that seals.
+func (r *KeyRing) Newest() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.keys[len(r.keys)-1].ID
+}
+
 // Seal closes a field of a message that is of use until the given time.
 func (r *KeyRing) Seal(id mail.ID, field string, plain []byte, until time.Time) ([]byte, error) {
 	kid, wrap, err := r.sealer(until)

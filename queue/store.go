@@ -23,6 +23,8 @@ import (
 const (
 	eventStream   = "DELIVERD_EVENTS"
 	eventSubjects = "deliverd.v1.event.>"
+	chainStream   = "DELIVERD_LOG"
+	chainSubject  = "deliverd.v1.log"
 
 	bucketKeys       = "DELIVERD_KEYS"
 	bucketLatest     = "DELIVERD_LATEST"
@@ -79,6 +81,7 @@ func openStore(ctx context.Context, nc *nats.Conn, o *Options) (*store, error) {
 		s.bucket(bucketLeases, 0),
 		s.bucket(bucketSuppressed, 0),
 		s.eventLog(o.EventLife),
+		s.chainLog(o.ChainLife),
 	}
 	for i := range o.Shards + 1 {
 		streams = append(streams, s.bucket(bucketQueue(i), 0))
@@ -129,6 +132,22 @@ func (s *store) eventLog(life time.Duration) jetstream.StreamConfig {
 		DenyDelete:         true,
 		AllowAtomicPublish: true,
 		Duplicates:         dedupeWindow,
+	}
+}
+
+// chainLog is a stream that nothing is taken out of but by its age.
+func (s *store) chainLog(life time.Duration) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        chainStream,
+		Subjects:    []string{chainSubject},
+		MaxAge:      life,
+		Discard:     jetstream.DiscardNew,
+		Storage:     jetstream.FileStorage,
+		Replicas:    s.replicas,
+		AllowDirect: true,
+		DenyDelete:  true,
+		DenyPurge:   true,
+		Duplicates:  dedupeWindow,
 	}
 }
 
@@ -192,46 +211,48 @@ func (s *store) get(ctx context.Context, bucket, key string) (*entry, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, getTimeout)
 	defer cancel()
-	var e *entry
-	var err error
-	if s.replicas > 1 {
-		e, err = s.getFromLeader(ctx, bucket, key)
-	} else {
-		e, err = s.getDirect(ctx, bucket, key)
-	}
+	e, err := s.newest(ctx, kvStream(bucket), kvSubject(bucket, key))
 	if err == nil && e.removed() {
 		return nil, ErrNotFound
 	}
 	return e, err
 }
 
-func (s *store) getDirect(ctx context.Context, bucket, key string) (*entry, error) {
-	m, err := s.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+kvStream(bucket)+"."+kvSubject(bucket, key), nil)
+// newest reads the last message of a subject: ErrNotFound if there is none.
+func (s *store) newest(ctx context.Context, stream, subject string) (*entry, error) {
+	if s.replicas > 1 {
+		return s.getFromLeader(ctx, stream, subject)
+	}
+	return s.getDirect(ctx, stream, subject)
+}
+
+func (s *store) getDirect(ctx context.Context, stream, subject string) (*entry, error) {
+	m, err := s.nc.RequestWithContext(ctx, "$JS.API.DIRECT.GET."+stream+"."+subject, nil)
 	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: %w", errStore, bucket, err)
+		return nil, fmt.Errorf("%w: read %s: %w", errStore, stream, err)
 	}
 	switch m.Header.Get("Status") {
 	case "":
 	case "404":
 		return nil, ErrNotFound
 	default:
-		return nil, fmt.Errorf("%w: read %s: status %s", errStore, bucket, m.Header.Get("Status"))
+		return nil, fmt.Errorf("%w: read %s: status %s", errStore, stream, m.Header.Get("Status"))
 	}
 	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: no sequence in the answer", errStore, bucket)
+		return nil, fmt.Errorf("%w: read %s: no sequence in the answer", errStore, stream)
 	}
 	return &entry{seq: seq, header: m.Header, data: m.Data}, nil
 }
 
-func (s *store) getFromLeader(ctx context.Context, bucket, key string) (*entry, error) {
-	body, err := json.Marshal(map[string]string{"last_by_subj": kvSubject(bucket, key)})
+func (s *store) getFromLeader(ctx context.Context, stream, subject string) (*entry, error) {
+	body, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
 		return nil, err
 	}
-	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+kvStream(bucket), body)
+	m, err := s.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, body)
 	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: %w", errStore, bucket, err)
+		return nil, fmt.Errorf("%w: read %s: %w", errStore, stream, err)
 	}
 	var answer struct {
 		Error *struct {
@@ -245,18 +266,18 @@ func (s *store) getFromLeader(ctx context.Context, bucket, key string) (*entry, 
 		} `json:"message"`
 	}
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
-		return nil, fmt.Errorf("%w: read %s: unreadable answer", errStore, bucket)
+		return nil, fmt.Errorf("%w: read %s: unreadable answer", errStore, stream)
 	}
 	if answer.Error != nil {
 		if answer.Error.Code == 404 {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("%w: read %s: %s", errStore, bucket, answer.Error.Description)
+		return nil, fmt.Errorf("%w: read %s: %s", errStore, stream, answer.Error.Description)
 	}
 	e := &entry{seq: answer.Message.Seq, data: answer.Message.Data}
 	if len(answer.Message.Hdrs) > 0 {
 		if e.header, err = nats.DecodeHeadersMsg(answer.Message.Hdrs); err != nil {
-			return nil, fmt.Errorf("%w: read %s: unreadable headers", errStore, bucket)
+			return nil, fmt.Errorf("%w: read %s: unreadable headers", errStore, stream)
 		}
 	}
 	return e, nil
@@ -321,12 +342,7 @@ func (s *store) putAs(ctx context.Context, urgent bool, bucket, key string, data
 		return seq, err
 	}
 	// The last value may be the marker of a removal.
-	var e *entry
-	if s.replicas > 1 {
-		e, err = s.getFromLeader(ctx, bucket, key)
-	} else {
-		e, err = s.getDirect(ctx, bucket, key)
-	}
+	e, err := s.newest(ctx, kvStream(bucket), kvSubject(bucket, key))
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return 0, errConflict // it lapsed meanwhile; the caller may try again

@@ -52,26 +52,27 @@ type Daemon struct {
 
 	reloading sync.Mutex // held while settings are made anew
 
-	cleanups  cleanups
-	embedded  *embedded // nil with a NATS server elsewhere
-	nc        *nats.Conn
-	queue     *queue.Queue
-	view      *console.View
-	resolver  *dnscheck.Resolver
-	policies  *tlspolicy.Finder   // nil where mail does not go to exchangers
-	seen      *tlspolicy.Seen     // the same
-	returns   *bounces.ReturnPath // nil: bounces go to the sender
-	desk      *desk
-	intake    *intake.Intake
-	metrics   *metrics
-	providers providerMemory
-	delays    delays
-	tenants   tenantDomains
-	tokens    *console.Tokens
-	hints     []string
-	sample    bool
-	catch     *smtptest.Sink
-	http      net.Listener
+	cleanups   cleanups
+	embedded   *embedded // nil with a NATS server elsewhere
+	nc         *nats.Conn
+	queue      *queue.Queue
+	view       *console.View
+	resolver   *dnscheck.Resolver
+	policies   *tlspolicy.Finder   // nil where mail does not go to exchangers
+	seen       *tlspolicy.Seen     // the same
+	returns    *bounces.ReturnPath // nil: bounces go to the sender
+	desk       *desk
+	intake     *intake.Intake
+	metrics    *metrics
+	providers  providerMemory
+	delays     delays
+	tenants    tenantDomains
+	tokens     *console.Tokens
+	serviceLog *console.ServiceLog
+	hints      []string
+	sample     bool
+	catch      *smtptest.Sink
+	http       net.Listener
 }
 
 // grace is how long attempts under way may take to end when the daemon is told to

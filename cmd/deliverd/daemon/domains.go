@@ -76,7 +76,7 @@ func (d *Daemon) domainReports(ctx context.Context) (*console.Domains, error) {
 	}
 	return &console.Domains{
 		Check: d.checkDomain, Options: (&checkOptions{d: d}).get, Evidence: d.view.DomainHistory, Store: tokenStore{runs}, Key: key,
-		BaseURL: d.baseURL(), Log: d.log,
+		BaseURL: d.baseURL(), Note: d.serviceLog.Append, Log: d.log,
 	}, nil
 }
 

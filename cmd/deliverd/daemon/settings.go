@@ -86,7 +86,7 @@ func (d *Daemon) Reload(c *Config) error {
 	if len(changed) == 0 {
 		changed = []string{"nothing but what the named files hold"}
 	}
-	d.log.Info("configuration reloaded", "changed", strings.Join(changed, ", "))
+	d.notice("config.reload", "", "changed: "+strings.Join(changed, ", "))
 	return nil
 }
 

@@ -149,7 +149,7 @@ func (d *Daemon) signIn(ctx context.Context) (*console.SignIn, error) {
 			Idle: time.Duration(c.Idle), Life: time.Duration(c.Lifetime)}, nil),
 		Links:   console.NewLoginLinks(lapsingStore{tokenStore{links}}, nil),
 		Grants:  func() []console.Grant { return d.settings.Load().config.SignIn.grants() },
-		BaseURL: d.baseURL(), Now: time.Now, Log: d.log,
+		BaseURL: d.baseURL(), Now: time.Now, Note: d.serviceLog.Append, Log: d.log,
 	}
 	if len(c.Proxy.Addresses) > 0 {
 		prefixes, err := c.Proxy.prefixes()

@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,6 +17,7 @@ const auditEvery = time.Minute
 // auditLoop raises the alarm when a message neither ended nor waits. It repeats it
 // for as long as that is so: an alarm that is said once is missed once.
 func (d *Daemon) auditLoop(ctx context.Context) {
+	var told string // what the service log was told last: there, only what is new counts
 	for sleep(ctx, auditEvery) {
 		a, err := d.queue.Audit(ctx)
 		if ctx.Err() != nil {
@@ -35,7 +38,21 @@ func (d *Daemon) auditLoop(ctx context.Context) {
 		if a.LogHoles > 0 {
 			d.log.Error("events are missing from the middle of the log", "missing", a.LogHoles)
 		}
+		if now := unaccounted(&a); now != told {
+			d.notice("alarm.unaccounted", "", cmp.Or(now, "every accepted message is accounted for again"))
+			told = now
+		}
 	}
+}
+
+// unaccounted says what an audit found that law 2 forbids, "" for nothing.
+func unaccounted(a *queue.Audit) string {
+	if len(a.Lost) == 0 && len(a.Overdue) == 0 && a.LogHoles == 0 {
+		return ""
+	}
+	const most = 10
+	return fmt.Sprintf("in no store and without an end: %d %v; past their expiry and open: %d %v; events missing from the log: %d",
+		len(a.Lost), a.Lost[:min(len(a.Lost), most)], len(a.Overdue), a.Overdue[:min(len(a.Overdue), most)], a.LogHoles)
 }
 
 const (
@@ -67,7 +84,7 @@ func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room 
 		}
 		if err == nil {
 			if !sickSince.IsZero() {
-				d.log.Info("the store takes writes again", "after", time.Since(sickSince).Round(time.Second))
+				d.notice("store.well", "", "it takes writes again, after "+time.Since(sickSince).Round(time.Second).String())
 			}
 			sickSince = time.Time{}
 			continue
@@ -75,6 +92,7 @@ func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room 
 		if sickSince.IsZero() {
 			sickSince = time.Now()
 			d.log.Error("the store takes no writes; new mail is refused until it does", "error", err)
+			d.notice("store.trouble", "", "it takes no writes, and new mail is refused: "+err.Error())
 		}
 		if d.embedded == nil || time.Since(sickSince) < sick {
 			continue
@@ -84,7 +102,7 @@ func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room 
 			sickSince = time.Now() // say it again, not every two seconds
 			continue
 		}
-		d.log.Warn("restarting the embedded store, which opens what a full disk closed")
+		d.notice("store.restart", "", "the embedded store is restarted, which opens what a full disk closed")
 		if err := d.embedded.restart(); err != nil {
 			d.log.Error("the embedded store does not start", "error", err)
 		}

@@ -60,6 +60,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 		return err
 	}
 	d.cleanups.add("queue", func(context.Context) error { return d.queue.Close() })
+	d.openServiceLog()
 	d.metrics.registry.MustRegister(queueGauges{d.queue})
 	d.start("store watch", d.watchStore)
 	if ours {
@@ -97,8 +98,12 @@ const (
 // tendKeys turns the ring over.
 func (d *Daemon) tendKeys(ctx context.Context, ring *queue.KeyRing) {
 	for sleep(ctx, tendEvery) {
+		before := ring.Newest()
 		if err := ring.Tend(time.Now(), ringEvery); err != nil {
 			d.log.Error("the key ring could not be turned over; old keys stay", "error", err)
+		}
+		if now := ring.Newest(); now != before {
+			d.notice("key.made", now, "new secrets are sealed with it; older keys go when nothing needs them")
 		}
 	}
 }
