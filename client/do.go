@@ -52,6 +52,23 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return c.do(ctx, call{method: method, path: path, safe: method == http.MethodGet}, in, out)
 }
 
+// Open makes a GET whose answer is a file rather than one JSON document, such as
+// "/v1/log?format=jsonl", and returns it as it comes: it may be of any length. Close it.
+// It is tried once, until ctx ends. HTTP only.
+func (c *Client) Open(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	if c.request != nil {
+		return nil, fmt.Errorf("deliverd: GET %s needs HTTP: %w", path, errors.ErrUnsupported)
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	resp, err := c.roundTrip(ctx, call{method: http.MethodGet, path: path, header: http.Header{"Accept": {"*/*"}}}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 func (c *Client) do(ctx context.Context, call call, in, out any) error {
 	if c.request != nil && call.verb == "" {
 		return fmt.Errorf("deliverd: %s needs HTTP: %w", call, errors.ErrUnsupported)

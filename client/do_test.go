@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -157,5 +158,28 @@ func TestKeysOfTwoMessagesDiffer(t *testing.T) {
 	c.Send(t.Context(), pin)
 	if len(s.keys) != 2 || s.keys[0] == s.keys[1] {
 		t.Errorf("keys %q", s.keys)
+	}
+}
+
+// A file comes as it is, and a refusal is a problem here too.
+func TestOpen(t *testing.T) {
+	t.Parallel()
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("format") != "jsonl" || r.Header.Get("Authorization") != "Bearer "+token {
+			answer(w, 404, `{"type":"/problems/not-found","title":"Not found","status":404}`)
+			return
+		}
+		io.WriteString(w, "{}\n{}\n")
+	})
+	file, err := c.Open(t.Context(), "/v1/log", url.Values{"format": {"jsonl"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if got := must(io.ReadAll(file)); string(got) != "{}\n{}\n" {
+		t.Errorf("%q", got)
+	}
+	if _, err := c.Open(t.Context(), "/v1/log", nil); !IsNotFound(err) {
+		t.Errorf("%v", err)
 	}
 }

@@ -59,6 +59,9 @@ func (a *API) getLog(w http.ResponseWriter, r *http.Request, by *Principal) erro
 		writeJSON(w, http.StatusOK, page)
 		return nil
 	case "jsonl", "csv":
+		if r.URL.Query().Get("whole") == "1" && !(by.Can(ScopeOperate) && by.seesAll()) {
+			return notAllowed("Only who may read all of the service log gets it whole: an operator or administrator of every tenant.")
+		}
 		return a.exportLog(w, r, q, format)
 	}
 	return invalid("format", "The formats are json, jsonl and csv.")

@@ -256,6 +256,11 @@ func TestLogIsReadByTheRole(t *testing.T) {
 	if body != strings.Join(chain.lines(), "\n")+"\n" {
 		t.Errorf("exported:\n%s", body)
 	}
+	for cookie, want := range map[string]int{ola: 200, liv: 403, nordlys: 403} {
+		if resp, _ := h.do("", "GET", "/v1/log?format=jsonl&whole=1", "", "Cookie", cookie); resp.StatusCode != want {
+			t.Errorf("the whole log: %d, want %d", resp.StatusCode, want)
+		}
+	}
 	if _, body := h.do("", "GET", "/v1/log?format=jsonl", "", "Cookie", other); strings.Count(body, "\n") != 1 || !strings.Contains(body, "otto") {
 		t.Errorf("exported to support: %s", body)
 	}

@@ -99,17 +99,24 @@ func tokenListCommand(ui *ui) *cobra.Command {
 }
 
 func tokenRevokeCommand(ui *ui) *cobra.Command {
-	return &cobra.Command{
+	var reason string
+	cmd := &cobra.Command{
 		Use: "revoke ID", Short: "End a token", Args: exactly(1, "a token's id, as `deliverd token ls` shows it"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			query := url.Values{}
+			if reason != "" {
+				query.Set("reason", reason)
+			}
 			c, err := ui.client()
 			if err != nil {
 				return err
 			}
-			if err := c.Do(cmd.Context(), http.MethodDelete, "/v1/tokens/"+url.PathEscape(args[0]), nil, nil, nil); err != nil {
+			if err := c.Do(cmd.Context(), http.MethodDelete, "/v1/tokens/"+url.PathEscape(args[0]), query, nil, nil); err != nil {
 				return err
 			}
 			return ui.done(map[string]string{"revoked": args[0]}, args[0]+" is revoked")
 		},
 	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for the log")
+	return cmd
 }
