@@ -128,7 +128,7 @@ func (p *Pages) actOnDelays(w http.ResponseWriter, r *http.Request, by *Principa
 		problem := asProblem(r.Context(), p.api.logger(), err)
 		return p.showDelays(w, r, by, problem.Status, &act, problem)
 	}
-	p.api.acted(r, by, act.Name, act.Selector, act.Reason)
+	p.api.actedFor(r, by, act.Name, act.Selector, tenantOf(act.Selector), act.Reason)
 	http.Redirect(w, r, "/delays?"+url.Values{"done": {act.Name}}.Encode(), http.StatusSeeOther)
 	return nil
 }

@@ -141,7 +141,7 @@ func (p *Pages) sendAgain(r *http.Request, by *Principal, content *resendPage) (
 	}
 	made, err := p.with.Resender.Resend(r.Context(), content.ID, content.Mode, by.Name, reason)
 	if err == nil {
-		p.api.acted(r, by, "resend", string(content.ID), reason)
+		p.api.actedFor(r, by, "resend", string(content.ID), content.Tenant, reason)
 	}
 	return made, err
 }

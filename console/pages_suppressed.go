@@ -127,7 +127,7 @@ func (p *Pages) lift(w http.ResponseWriter, r *http.Request, by *Principal) erro
 		content.Problem = asProblem(r.Context(), p.api.logger(), err)
 		return p.showLift(w, r, content.Problem.Status, content)
 	}
-	p.api.acted(r, by, "lift", string(content.Address), reason)
+	p.api.actedFor(r, by, "lift", string(content.Address), content.Tenant, reason)
 	http.Redirect(w, r, "/suppressed?"+url.Values{"done": {"lift"}}.Encode(), http.StatusSeeOther)
 	return nil
 }

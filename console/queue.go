@@ -97,13 +97,18 @@ func (a *API) done(w http.ResponseWriter, r *http.Request, by *Principal, name s
 	if err != nil {
 		return err
 	}
-	tenant, ok := strings.CutPrefix(act.Selector, "tenant:")
-	if !ok {
-		tenant = ""
-	}
-	a.actedFor(r, by, name, act.Selector, tenant, act.Reason)
+	a.actedFor(r, by, name, act.Selector, tenantOf(act.Selector), act.Reason)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// tenantOf is the tenant whose mail a selector chooses, "" for one that chooses by
+// something else.
+func tenantOf(selector string) string {
+	if tenant, ok := strings.CutPrefix(selector, "tenant:"); ok {
+		return tenant
+	}
+	return ""
 }
 
 // selectors are what a selector may choose by.
