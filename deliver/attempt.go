@@ -176,6 +176,9 @@ func (d *Deliverer) learnPipelining(f *failure) {
 func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool) (o mail.Outcome, f *failure) {
 	key := keyOf(&t.plan, c.target)
 	c.wait, c.messages = t.wait, t.plan.Messages
+	if reused {
+		c.said = transcript{}
+	}
 	c.caps.pipelining = c.caps.pipelining && d.memory.pipelines(c.target.addr.Addr())
 	release := c.bind(ctx)
 	var said mail.Reply
@@ -185,6 +188,7 @@ func (d *Deliverer) transact(ctx context.Context, t *tries, c *conn, reused bool
 	}
 	if f != nil {
 		f.tls, f.reused, f.pipelined, f.carried = c.tls, reused, c.pipelined, c.carried
+		f.said, f.offers = c.said.exchanges, c.caps.lines
 		if ctx.Err() != nil && f.reply == nil {
 			f.err = &errStopped{mail.ErrInterrupted}
 		}

@@ -16,7 +16,7 @@ func (t *tries) evidence(f *failure) mail.Evidence {
 	word := f.try()
 	e := mail.Evidence{
 		Provider: t.plan.Provider, Host: word.Host, IP: word.IP, Stage: word.Stage, Reply: word.Reply,
-		Error: word.Error, TLS: f.tls, Reused: f.reused, Bytes: t.bytes,
+		Error: word.Error, TLS: f.tls, Reused: f.reused, Bytes: t.bytes, Capabilities: f.offers, Conversation: f.said,
 	}
 	for _, g := range t.failed {
 		if g != f && len(e.Tries) < maxTries {
@@ -31,6 +31,7 @@ func (t *tries) handedOver(c *conn, said mail.Reply, reused bool) mail.Evidence 
 	e := mail.Evidence{
 		Provider: t.plan.Provider, Host: c.target.host, IP: c.target.addr.Addr().String(), Stage: mail.StageDot,
 		Reply: &said, QueueID: queueID(said.Text), TLS: c.tls, Reused: reused, Bytes: t.bytes,
+		Capabilities: c.caps.lines, Conversation: c.said.exchanges,
 	}
 	if e.Provider == "" {
 		e.Provider = c.providerBy(said)
@@ -62,6 +63,10 @@ func scrub(o *mail.Outcome, m *mail.Message) {
 	for i := range e.Tries {
 		e.Tries[i].Error = scrubText(e.Tries[i].Error, clean)
 		e.Tries[i].Reply = scrubReply(e.Tries[i].Reply, clean)
+	}
+	for i := range e.Conversation {
+		x := &e.Conversation[i]
+		x.Reply, x.Error = scrubText(x.Reply, clean), scrubText(x.Error, clean)
 	}
 	if e.TLS != nil && e.TLS.Problem != "" {
 		ours := *e.TLS // the other one is the connection's

@@ -25,6 +25,8 @@ type failure struct {
 	clearNext bool
 
 	tls       *mail.TLS
+	said      []mail.Exchange
+	offers    []string
 	reused    bool
 	pipelined bool
 	carried   int // messages that the connection had carried before

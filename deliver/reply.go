@@ -165,6 +165,9 @@ func cutEnhanced(line string) (mail.EnhancedCode, string, bool) {
 // line, at most maxReplyText bytes, with whatever could move a cursor, reorder or
 // hide text written as \xNN (FAULTS A20).
 func cleanText(s string) string {
+	if len(s) <= maxReplyText && strings.IndexFunc(s, func(c rune) bool { return c < ' ' || c > '~' }) < 0 {
+		return s
+	}
 	var b strings.Builder
 	for i := 0; i < len(s); {
 		c, n := utf8.DecodeRuneInString(s[i:])

@@ -89,7 +89,9 @@ type conn struct {
 	// last dot.
 	envelopeTook, dotTook time.Duration
 	out                   []byte // scratch: what is written at once
-	provider              string // as its words give away, see providerBy
+	said                  transcript
+	boardedAt             time.Time // when the envelope went out, if it is boarded
+	provider              string    // as its words give away, see providerBy
 	// pipelined says that commands of one transaction went out together, for the
 	// memory of servers that can't take it.
 	pipelined bool
@@ -102,6 +104,7 @@ type capabilities struct {
 	pipelining bool
 	size       int64 // the largest message it takes; 0 or less: no limit is known
 	auth       []string
+	lines      []string // for the evidence
 }
 
 var errTimeout = errors.New("no answer in time")
@@ -156,13 +159,23 @@ func (c *conn) writeSome(timeout time.Duration, b []byte) (int, error) {
 
 // command sends one line and reads its reply.
 func (c *conn) command(stage mail.Stage, timeout time.Duration, line string) (reply, *failure) {
+	began := time.Now()
 	werr := c.write(timeout, []byte(line+"\r\n"))
 	r, f := c.await(stage, timeout)
 	if f != nil && werr != nil {
 		// What the server said before it closed is worth more than our broken pipe; where
 		// it said nothing, the first error is the cause.
-		return r, c.fail(stage, werr)
+		f = c.fail(stage, werr)
 	}
+	shown := r
+	switch stage {
+	case mail.StageAuth:
+		// Servers are known to echo what they were told.
+		line, shown.lines = hidden(line), ""
+	case mail.StageHello:
+		shown.lines, _, _ = strings.Cut(r.lines, "\n") // the others are the capabilities
+	}
+	c.said.note(line, shown, f, began)
 	return r, f
 }
 
@@ -225,7 +238,7 @@ func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeout
 	if f == nil {
 		return c, nil
 	}
-	f.tls = c.tls
+	f.tls, f.said, f.offers = c.tls, c.said.exchanges, c.caps.lines
 	if c.broken {
 		raw.Close()
 	} else {
@@ -277,7 +290,9 @@ func (c *conn) start(ctx context.Context, d *Deliverer, p *Plan, policy TLSPolic
 }
 
 func (c *conn) greeting(p *Plan) *failure {
+	began := time.Now()
 	r, f := c.await(mail.StageGreeting, c.wait.Greeting)
+	c.said.note("", r, f, began)
 	switch {
 	case f != nil:
 		return f
@@ -340,6 +355,7 @@ func parseCapabilities(r reply) capabilities {
 		if len(words) == 0 {
 			continue
 		}
+		c.lines = append(c.lines, line)
 		switch strings.ToUpper(words[0]) {
 		case "STARTTLS":
 			c.startTLS = true
@@ -359,6 +375,7 @@ func parseCapabilities(r reply) capabilities {
 			c.auth = append(c.auth, words[1:]...)
 		}
 	}
+	c.lines = offered(c.lines)
 	return c
 }
 

@@ -118,7 +118,8 @@ func (c *conn) handshake(ctx context.Context, d *Deliverer, policy TLSPolicy) *f
 		// One record a write: small first records are for browsers.
 		DynamicRecordSizingDisabled: true,
 	})
-	c.raw.SetDeadline(time.Now().Add(c.wait.TLS))
+	began := time.Now()
+	c.raw.SetDeadline(began.Add(c.wait.TLS))
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return c.unshaken(facts, policy, demand, err)
 	}
@@ -126,6 +127,7 @@ func (c *conn) handshake(ctx context.Context, d *Deliverer, policy TLSPolicy) *f
 	c.Conn = tc
 	c.replies = newReplyReader(tc)
 	c.tls = facts
+	c.said.add(mail.Exchange{Command: "(TLS handshake)", Reply: facts.Version + ", " + facts.Cipher, Took: time.Since(began)})
 	return nil
 }
 

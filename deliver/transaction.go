@@ -79,6 +79,7 @@ func (c *conn) send(e *envelope, board func() *ride) (mail.Reply, *failure) {
 	began := time.Now()
 	r, f := c.await(mail.StageDot, c.wait.Dot)
 	c.dotTook = time.Since(began)
+	c.said.note(".", r, f, began)
 	switch {
 	case f != nil:
 		// RFC 1047: the server may have the message, or not. Nobody can know.
@@ -114,7 +115,7 @@ func (c *conn) begin(e *envelope) *failure {
 	if c.pipelined = c.caps.pipelining; c.pipelined {
 		c.out = c.appendEnvelope(c.out[:0], e)
 		began := time.Now()
-		f := c.answers(c.write(c.wait.Command, c.out))
+		f := c.answers(e, began, c.write(c.wait.Command, c.out))
 		c.envelopeTook = time.Since(began)
 		return f
 	}
@@ -149,7 +150,7 @@ func (c *conn) beginBoarded(e *envelope) *failure {
 	c.boarded, c.pipelined = false, true
 	patient := c.wait
 	c.wait.Command = min(c.wait.Command, boardedWait)
-	f := c.answers(nil)
+	f := c.answers(e, c.boardedAt, nil)
 	c.wait = patient
 	if f != nil {
 		return f
@@ -198,24 +199,27 @@ func (c *conn) judge(stage mail.Stage, r reply) *failure {
 	return c.unexpected(stage, r)
 }
 
-// answers reads the three replies to an envelope, whose write ended with werr. The
-// first refusal is the outcome, whatever becomes of the connection after it (FAULTS
+// answers reads the three replies to an envelope, whose write began when it says and
+// ended with werr. The first refusal is the outcome, whatever becomes of the connection after it (FAULTS
 // A28, A29).
-func (c *conn) answers(werr error) *failure {
+func (c *conn) answers(e *envelope, began time.Time, werr error) *failure {
 	c.dirty = true
 	var refused *failure
 	var data reply
-	for _, stage := range []mail.Stage{mail.StageMail, mail.StageRcpt, mail.StageData} {
-		wait := c.wait.Command
-		if stage == mail.StageData {
-			wait = c.wait.Data
-		}
-		r, f := c.await(stage, wait)
+	for _, step := range [...]struct {
+		stage mail.Stage
+		line  string
+		wait  time.Duration
+	}{
+		{mail.StageMail, c.mailFrom(e), c.wait.Command}, {mail.StageRcpt, rcptTo(e), c.wait.Command}, {mail.StageData, "DATA", c.wait.Data},
+	} {
+		r, f := c.await(step.stage, step.wait)
 		if f != nil && werr != nil {
-			f = c.fail(stage, werr)
+			f = c.fail(step.stage, werr)
 		}
+		c.said.note(step.line, r, f, began)
 		if f == nil {
-			f = c.judge(stage, r)
+			f = c.judge(step.stage, r)
 			data = r
 		}
 		if f == nil {
@@ -242,7 +246,10 @@ func (c *conn) takeBack(refused *failure) {
 		c.broken = true
 		return
 	}
-	if _, f := c.await(mail.StageDot, c.wait.Data); f == nil {
+	began := time.Now()
+	r, f := c.await(mail.StageDot, c.wait.Data)
+	c.said.note(".", r, f, began)
+	if f == nil {
 		c.dirty = false
 	}
 }
@@ -302,14 +309,19 @@ func (c *conn) withRider(rest []byte, board func() *ride) []byte {
 		r.refuse()
 		return rest
 	}
-	c.next = r
+	c.next, c.boardedAt = r, time.Now()
 	return with
 }
+
+// midBody stands for the message in a transcript, where it did not come to the dot.
+const midBody = "(the message)"
 
 // early takes what the server says while it should listen. A refusal is one (FAULTS
 // A34), but anything else would be taken for the reply to the dot.
 func (c *conn) early() *failure {
+	began := time.Now()
 	r, f := c.await(mail.StageBody, c.wait.Quit)
+	c.said.note(midBody, r, f, began)
 	c.broken = true
 	switch {
 	case f != nil:
@@ -324,9 +336,12 @@ func (c *conn) early() *failure {
 // why, and the message may have expired while nothing was taken.
 func (c *conn) cutShort(e *envelope, werr error) *failure {
 	f := c.fail(mail.StageBody, werr)
+	began := time.Now()
 	if r, silent := c.await(mail.StageBody, c.wait.Quit); silent == nil && r.negative() {
+		c.said.note(midBody, r, nil, began)
 		return c.refuse(mail.StageBody, r)
 	}
+	c.said.note(midBody, reply{}, f, began)
 	if err := e.proceed(); err != nil && !errors.Is(err, mail.ErrSuperseded) {
 		f.err = &errStopped{err}
 	}

@@ -72,6 +72,24 @@ type Evidence struct {
 	Bytes     int           `json:"bytes,omitempty"`
 	// Tries are the hosts and addresses tried before the last, at most 10.
 	Tries []Try `json:"tries,omitempty"`
+	// Capabilities are what the server's last EHLO reply offered, at most 1 KiB.
+	Capabilities []string `json:"capabilities,omitempty"`
+	// Conversation is what was said with the server that had the last word, in order: on
+	// a connection that was Reused, about this message. At most 4 KiB; usually half a
+	// one, as an attempt that succeeds on a new connection has ten exchanges.
+	Conversation []Exchange `json:"conversation,omitempty"`
+}
+
+// Exchange is a command and what was answered.
+type Exchange struct {
+	// Command as it was sent, "" for the greeting, "." for the message. What proves who
+	// we are, or whose bounce one is, is left out.
+	Command string `json:"command,omitempty"`
+	Reply   string `json:"reply,omitempty"` // on one line; "" where none came
+	Error   string `json:"error,omitempty"` // why none came
+	// Took is from the command to its whole reply. Commands that went out together have
+	// the same beginning.
+	Took time.Duration `json:"took_ns"`
 }
 
 // Try is one address of one host that did not have the last word.
