@@ -16,7 +16,7 @@ import (
 // elsewhere are the doors that other packages have, and the document describes too:
 // their own tests, and the program's, hold them against the code.
 var elsewhere = []string{
-	"POST /v1/messages", "POST /v1/messages:validate", "POST /v1/outcomes", "POST /v1/bounces", "GET /healthz", "GET /readyz", "GET /metrics",
+	"POST /v1/messages", "POST /v1/messages:validate", "POST /v1/outcomes", "POST /v1/bounces", "POST /v1/trace", "GET /healthz", "GET /readyz", "GET /metrics",
 }
 
 type openAPIDocument struct {
@@ -93,7 +93,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	t.Parallel()
 	d := document(t)
 	for _, v := range []any{
-		mail.Request{}, mail.Receipt{}, mail.Problem{}, mail.SuppressionNotice{}, mail.Warning{}, mail.Event{}, mail.Evidence{}, mail.Try{},
+		mail.Request{}, mail.Receipt{}, mail.Problem{}, mail.SuppressionNotice{}, mail.Warning{}, mail.Event{}, mail.Evidence{}, mail.Exchange{}, mail.Try{},
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
 		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
 		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},

@@ -23,20 +23,7 @@ type tries struct {
 
 // handOver finds the way and walks it until somebody decides.
 func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Address, signed []byte) mail.Outcome {
-	t := &tries{attempt: a, bytes: len(signed), wait: d.wait, env: envelope{
-		from: from, to: a.Message.To, message: signed, proceed: a.Proceed, expires: a.Message.ExpiresAt,
-	}}
-	if !a.Message.ExpiresAt.IsZero() {
-		t.wait = t.wait.within(time.Until(a.Message.ExpiresAt))
-	}
-	var err error
-	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
-	t.plan.kind, t.plan.floor = a.Message.Kind, d.options.floor(a.Message.Kind)
-	t.env.requireTLS = t.plan.floor == mail.TLSFloorRequire
-	targets := t.plan.targets()
-	if err == nil && len(targets) == 0 {
-		err = &dnscheck.Error{Kind: dnscheck.NoAddress, Domain: a.Message.To.Domain(), Type: "MX"}
-	}
+	t, targets, err := d.way(ctx, a, from, signed)
 	if err != nil {
 		return byPlan(ctx, a, err)
 	}
@@ -52,6 +39,23 @@ func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Add
 		}
 	}
 	return t.verdict()
+}
+
+// way plans an attempt: it returns what can be dialled, in order.
+func (d *Deliverer) way(ctx context.Context, a *mail.Attempt, from mail.Address, signed []byte) (*tries, []target, error) {
+	t := &tries{attempt: a, bytes: len(signed), wait: d.wait, env: envelope{
+		from: from, to: a.Message.To, message: signed, proceed: a.Proceed, expires: a.Message.ExpiresAt,
+	}}
+	if !a.Message.ExpiresAt.IsZero() {
+		t.wait = t.wait.within(time.Until(a.Message.ExpiresAt))
+	}
+	var err error
+	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
+	targets := t.plan.targets()
+	if err == nil && len(targets) == 0 {
+		err = &dnscheck.Error{Kind: dnscheck.NoAddress, Domain: a.Message.To.Domain(), Type: "MX"}
+	}
+	return t, targets, err
 }
 
 // reuse tries a connection that waits at one of the best hosts, or one that another

@@ -111,7 +111,7 @@ func (u *ui) tablePeople(people []console.Person) {
 }
 
 func (u *ui) printPerson(s console.PersonStory) {
-	u.printMessage(s.Message)
+	u.printMessage(s.Message, false)
 	if len(s.Messages) < 2 {
 		return
 	}

@@ -17,6 +17,7 @@ import (
 
 func showCommand(ui *ui) *cobra.Command {
 	var lang string
+	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "show REF|ID",
 		Short: "Tell what happened to a message, with the evidence",
@@ -29,10 +30,11 @@ func showCommand(ui *ui) *cobra.Command {
 			if ui.json {
 				return ui.printJSON(raw)
 			}
-			ui.printMessage(m)
+			ui.printMessage(m, verbose)
 			return nil
 		},
 	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "with each attempt's conversation, and what the server offered")
 	cmd.Flags().StringVar(&lang, "lang", "", "language of the sentences: en or fi")
 	return cmd
 }
@@ -53,7 +55,7 @@ func (u *ui) message(ctx context.Context, name, lang string) (m console.Message,
 	return m, raw, json.Unmarshal(raw, &m)
 }
 
-func (u *ui) printMessage(m console.Message) {
+func (u *ui) printMessage(m console.Message, verbose bool) {
 	fmt.Fprintln(u.out, u.bold(m.Verdict))
 	if m.Ahead != "" {
 		fmt.Fprintln(u.out, m.Ahead)
@@ -66,12 +68,12 @@ func (u *ui) printMessage(m console.Message) {
 		fmt.Fprintf(u.out, "%s  %s\n", u.dim(line.At.UTC().Format("2006-01-02 15:04:05Z")), line.Text)
 	}
 	for _, a := range m.Attempts {
-		u.printAttempt(a)
+		u.printAttempt(a, verbose)
 	}
 	fmt.Fprintf(u.out, "\n%s\n", u.dim(fmt.Sprintf("%s  %s  %s to %s  valid until %s", m.Ref, m.ID, m.Kind, m.To, when(m.ExpiresAt, time.Now()))))
 }
 
-func (u *ui) printAttempt(a console.Attempt) {
+func (u *ui) printAttempt(a console.Attempt, verbose bool) {
 	fmt.Fprintf(u.out, "\nAttempt %d: %s", a.Number, a.State)
 	if a.Cause != "" {
 		fmt.Fprintf(u.out, " (%s)", a.Cause)
@@ -84,19 +86,14 @@ func (u *ui) printAttempt(a console.Attempt) {
 	if e == nil {
 		return
 	}
-	row := func(name, value string) {
-		if value != "" {
-			fmt.Fprintf(u.out, "  %-9s %s\n", name, value)
-		}
-	}
+	row := u.printRow
 	row("began", e.StartedAt.UTC().Format("2006-01-02 15:04:05.000Z")+", took "+e.Took.Round(time.Millisecond).String())
 	row("server", strings.TrimSpace(e.Host+" "+bracketed(e.IP)))
 	if e.TLS != nil {
-		verified := "certificate verified"
-		if !e.TLS.Verified {
-			verified = "certificate not verified: " + e.TLS.Problem
+		row("TLS", tlsLine(e.TLS))
+		if verbose {
+			row("certificate", certificateLine(e.TLS))
 		}
-		row("TLS", e.TLS.Version+", "+e.TLS.Cipher+", "+verified)
 	}
 	row("stage", string(e.Stage))
 	if e.Reply != nil {
@@ -110,6 +107,23 @@ func (u *ui) printAttempt(a console.Attempt) {
 			said = t.Reply.String()
 		}
 		row("before", fmt.Sprintf("%s %s: %s at %s", t.Host, bracketed(t.IP), said, t.Stage))
+	}
+	if !verbose {
+		return
+	}
+	row("offers", strings.Join(e.Capabilities, ", "))
+	if e.Bytes > 0 {
+		row("size", fmt.Sprintf("%d bytes", e.Bytes))
+	}
+	if e.Reused {
+		row("", "on a connection that carried another message before")
+	}
+	u.printConversation(e.Conversation)
+}
+
+func (u *ui) printRow(name, value string) {
+	if value != "" {
+		fmt.Fprintf(u.out, "  %-9s %s\n", name, value)
 	}
 }
 

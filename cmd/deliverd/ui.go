@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -219,4 +220,19 @@ func exactly(n int, what string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// after says on standard error what is being done, if that takes longer than wait. The
+// function that it returns ends that.
+func (u *ui) after(wait time.Duration, text string) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-time.After(wait):
+			fmt.Fprintln(u.err, text)
+		case <-done:
+		}
+	}()
+	return sync.OnceFunc(func() { close(done); <-ended })
 }

@@ -142,6 +142,7 @@ func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.
 		routes = append(routes, console.Route{Method: r.Method, Pattern: r.Pattern, Scope: console.Scope(r.Scope), Handler: r.Handler})
 	}
 	routes = append(routes, d.bounceRoutes()...)
+	routes = append(routes, d.traceRoutes()...)
 	domains, err := d.domainReports(ctx)
 	if err != nil {
 		return nil, err
