@@ -51,6 +51,8 @@ func (d *Deliverer) way(ctx context.Context, a *mail.Attempt, from mail.Address,
 	}
 	var err error
 	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
+	t.plan.kind, t.plan.floor = a.Message.Kind, d.options.floor(a.Message.Kind)
+	t.env.requireTLS = t.plan.floor == mail.TLSFloorRequire
 	targets := t.plan.targets()
 	if err == nil && len(targets) == 0 {
 		err = &dnscheck.Error{Kind: dnscheck.NoAddress, Domain: a.Message.To.Domain(), Type: "MX"}

@@ -44,6 +44,9 @@ const (
 // message is sent, nothing is queued or counted. It must not be at the disposal of
 // whoever can name an address: it connects to where that domain's owner points.
 func (d *Deliverer) Trace(ctx context.Context, to mail.Address, kind string) Trace {
+	quiet := *d
+	quiet.options.Sessions = nil // domains are told of deliveries
+	d = &quiet
 	now := time.Now()
 	a := &mail.Attempt{Number: 1, Proceed: func() error { return nil }, Message: mail.Message{
 		ID: mail.NewID(now), To: to, Kind: kind, QueuedAt: now, ExpiresAt: now.Add(time.Minute),
@@ -87,6 +90,11 @@ func (traced Trace) ended(o mail.Outcome) Trace {
 func (d *Deliverer) call(ctx context.Context, t *tries, to target) (TraceCall, *failure) {
 	began := time.Now()
 	call := TraceCall{Host: to.host, IP: to.addr.Addr().String(), Stage: mail.StageRcpt}
+	if to.barred != nil {
+		f := d.barred(t, to)
+		call.Stage, call.Error, call.TLS = f.stage, plain(f.err), f.tls
+		return call, f
+	}
 	c, f := d.open(ctx, &t.plan, to, t.wait)
 	if c != nil {
 		release := c.bind(ctx)
