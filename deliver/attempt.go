@@ -123,6 +123,16 @@ func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.
 		return t.after(d.barred(t, target))
 	}
 	c, f := d.open(ctx, &t.plan, target, t.wait)
+	if c != nil {
+		target = c.target // the host's other address, perhaps
+	} else {
+		target = f.target
+		if f.twin != nil {
+			d.learn(f.twin.target, f.twin)
+			f.twin.took = time.Since(started)
+			t.failed = append(t.failed, f.twin)
+		}
+	}
 	d.noteTLS(ctx, t, target, c, f)
 	if f == nil {
 		o, f = d.transact(ctx, t, c, false)

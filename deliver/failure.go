@@ -23,6 +23,8 @@ type failure struct {
 	ambiguous bool
 	// clearNext: a TLS handshake failed, and the connection with it.
 	clearNext bool
+	// twin is how the host's other address failed, where both were dialled at once.
+	twin *failure
 
 	tls       *mail.TLS
 	said      []mail.Exchange

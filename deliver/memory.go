@@ -9,6 +9,7 @@ import (
 // How long what was learned of an address counts.
 const (
 	deadFor       = 60 * time.Second // FAULTS A01: shorter than most retries, so that each asks anew
+	slowFor       = 5 * time.Minute  // FAULTS A51, C12: the host's other address goes first
 	brokenTLSFor  = time.Hour        // FAULTS B06
 	sequentialFor = time.Hour        // FAULTS A31
 	limitFor      = time.Hour
@@ -80,6 +81,12 @@ func (m *memory) of(a netip.Addr) learned {
 
 func (m *memory) dead(a netip.Addr) {
 	m.learn(a, func(l *learned, now time.Time) { l.deadUntil = now.Add(deadFor) })
+}
+
+// slow notes that the same host's other address, which was dialled later, connected
+// earlier.
+func (m *memory) slow(a netip.Addr) {
+	m.learn(a, func(l *learned, now time.Time) { l.deadUntil = now.Add(slowFor) })
 }
 
 func (m *memory) alive(a netip.Addr) {

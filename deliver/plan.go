@@ -199,6 +199,7 @@ type target struct {
 	host   string
 	pref   uint16
 	addr   netip.AddrPort
+	other  netip.AddrPort    // the host's address of the other family, if it has one
 	tls    *tlspolicy.Demand // nil: opportunistic
 	barred *tlspolicy.Problem
 }
@@ -234,12 +235,14 @@ func (p *Plan) targets() []target {
 			break
 		}
 		demand, barred := p.demand(&h)
+		first := len(out)
 		for _, a := range balanced(h.Addrs) {
 			out = append(out, target{host: h.Name, pref: h.Pref, addr: netip.AddrPortFrom(a.Unmap(), port), tls: demand, barred: barred})
 			if barred != nil {
 				break // its other address is as little to be dialled
 			}
 		}
+		paired(out[first:])
 	}
 	return out
 }

@@ -212,6 +212,8 @@ func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) 
 		// The handshake failed and whatever follows on that connection is lost. Mail in
 		// clear to a server with a broken TLS is what there would have been without
 		// STARTTLS: once more, without it (RFC 7435 4).
+		t = f.target // whichever of the host's addresses it was
+		t.other = netip.AddrPort{}
 		d.memory.brokenTLS(t.addr.Addr())
 		clear, f2 := d.connect(ctx, p, t, wait, TLSNone)
 		if f2 != nil {
@@ -227,11 +229,12 @@ func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) 
 }
 
 func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeouts, policy TLSPolicy) (*conn, *failure) {
-	raw, err := d.dialTCP(ctx, t.addr, wait.Connect)
-	if err != nil {
-		return nil, &failure{target: t, stage: mail.StageConnect, err: err}
+	won, also := d.dialHost(ctx, t, wait.Connect)
+	if won.err != nil {
+		return nil, unconnected(won, also)
 	}
-	c := &conn{raw: raw, Conn: raw, replies: newReplyReader(raw), wait: wait, target: t, hello: d.options.Hello, born: time.Now()}
+	raw := won.conn
+	c := &conn{raw: raw, Conn: raw, replies: newReplyReader(raw), wait: wait, target: won.to, hello: d.options.Hello, born: time.Now()}
 	release := c.bind(ctx)
 	f := c.start(ctx, d, p, policy)
 	release() // where that comes too late, the next write finds the connection closed
@@ -256,13 +259,9 @@ func (c *conn) bind(ctx context.Context) (release func() bool) {
 // dialTCP names the family to the dialer: the address is one of a plan's, never a
 // name to be looked up.
 func (d *Deliverer) dialTCP(ctx context.Context, addr netip.AddrPort, timeout time.Duration) (net.Conn, error) {
-	network := "tcp6"
-	if addr.Addr().Is4() {
-		network = "tcp4"
-	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return d.dial(ctx, network, addr.String())
+	return d.dial(ctx, family(addr.Addr()), addr.String())
 }
 
 // start goes from the greeting to where MAIL can be said.
