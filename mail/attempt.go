@@ -21,6 +21,11 @@ type Attempt struct {
 	// ErrCancelled, ErrInterrupted (the lease on the message may be another's).
 	// It reads memory only. Nil means always.
 	Proceed func() error
+	// Enter is told where the mail goes once the way is known, and before anything is
+	// dialled: the name that mail of several domains has in common (see deliver's
+	// Plan.Destination). ErrNoRoom: that destination takes no more just now, and the
+	// attempt ends without counting. It reads memory only. Nil means always.
+	Enter func(destination string) error
 }
 
 // Why an attempt stops although nobody refused it.
@@ -29,6 +34,19 @@ var (
 	ErrSuperseded  = errors.New("a newer message takes this one's place")
 	ErrCancelled   = errors.New("the message was cancelled")
 	ErrInterrupted = errors.New("the attempt was interrupted")
+	ErrNoRoom      = errors.New("the destination takes no more for the moment")
+)
+
+// Contact is how the servers of a destination fared in an attempt, whatever became of
+// the message: what a limit of attempts at once can learn from. A recipient's or a
+// message's refusal is a contact in order.
+type Contact string
+
+// The contacts; "" says nothing about the destination.
+const (
+	ContactOK   Contact = "ok"   // a server took part in the conversation to its end
+	ContactBusy Contact = "busy" // a server asked for less: 421, or no service before MAIL
+	ContactDown Contact = "down" // no server was reached, or the connection was lost
 )
 
 // Outcome is how an attempt ended. There is always one (law 7).
@@ -48,6 +66,7 @@ type Outcome struct {
 	// PossibleDuplicate: the final dot was or may have been sent and no complete
 	// reply was read (RFC 1047).
 	PossibleDuplicate bool
+	Contact           Contact
 
 	Evidence Evidence
 	// Signed is the bytes that were sent or would have been, to be kept for the next

@@ -2,7 +2,7 @@ package queue
 
 import "cmp"
 
-// item is all that a shard's owner holds of a waiting message: 64 bytes without a
+// item is all that a shard's owner holds of a waiting message: 72 bytes without a
 // pointer, so that a million cost little and the garbage collector walks past them.
 type item struct {
 	id       [16]byte
@@ -11,8 +11,9 @@ type item struct {
 	domain   uint32 // names.hold
 	tenant   uint32
 	dest     uint32 // in dests, while ready or sending
+	flow     uint32 // in flows, while ready
 	timer    int32  // place in the timer heap, -1: not there
-	ready    int32  // place in its destination's heap, -1: not there
+	ready    int32  // place in its flow's heap, -1: not there
 	kind     uint16 // names.hold
 	attempts uint16
 	shard    uint8
@@ -27,7 +28,7 @@ type place uint8
 const (
 	placeFree    place = iota // the slot is empty
 	placeWaiting              // timer heap, by due
-	placeReady                // its destination's heap; timer heap by expiry
+	placeReady                // its flow's heap; timer heap by expiry
 	placeHeld                 // paused; timer heap by expiry
 	placeEnding               // in the list of those to be ended without an attempt
 	placeTaken                // with a worker
@@ -39,7 +40,8 @@ const (
 	flagDelayed    flags = 1 << iota // at least one attempt ended without a decision
 	flagSuperseded                   // a newer message was accepted
 	flagCancelled
-	flagGone // the shard was lost while a worker had it
+	flagGone  // the shard was lost while a worker had it
+	flagDoubt // the attempt under way counts in inDoubt
 )
 
 // handle is an item's place in the slab.

@@ -36,11 +36,14 @@ type Options struct {
 
 	Concurrency    int // attempts under way at once; 200
 	Reserved       int // of these for lane 1 only; a tenth, at least 1
-	PerDestination int // attempts under way to one destination at once; 20
-	// Destination says which destination a domain's mail goes to, so that domains
-	// with the same servers share one limit; by default the domain itself. It must
+	PerDestination int // attempts under way to one destination at once, at most; 20
+	// Destination says where a domain's mail goes as long as no attempt has
+	// (mail.Attempt.Enter); by default the domain is a destination of its own. It must
 	// not block.
 	Destination func(domain string) string
+	// Limits bound a destination's window where more is known of it than
+	// PerDestination; zero fields mean their defaults. It must not block.
+	Limits func(destination string) Limits
 	// Provider says which provider serves a domain, "" if not known, for the
 	// selector "provider:". It must not block.
 	Provider func(domain string) string
@@ -163,7 +166,10 @@ func (o *Options) setDefaults() {
 	o.ChainLife = cmp.Or(o.ChainLife, 400*24*time.Hour)
 	o.Grace = cmp.Or(o.Grace, 5*time.Minute)
 	if o.Destination == nil {
-		o.Destination = func(domain string) string { return domain }
+		o.Destination = provisional
+	}
+	if o.Limits == nil {
+		o.Limits = func(string) Limits { return Limits{} }
 	}
 	if o.Provider == nil {
 		o.Provider = func(string) string { return "" }

@@ -11,18 +11,18 @@ import (
 // node's shards as an [item]:
 //
 //	timer heap        waiting, by due time; ready and held, by expiry
-//	destination heaps ready, by lane, then time left, then age
-//	open heap         the destinations that have a ready message and a free slot,
-//	                  by their first message
+//	flows             ready, of one destination, tenant and lane: by time left, then age
+//	destinations      their flows, by lane, then whose tenant's turn it is (dest.go)
+//	open heaps        the destinations that have a ready message and a free slot, by
+//	                  their first flow; those in doubt apart
+//	looks heap        the destinations that time will open
 //	ending list       what ends without an attempt: expired, superseded, cancelled
 //
 // Nothing that it does on the way of one message looks at more than a logarithm of
 // the others. All its methods lock; none blocks.
 type sched struct {
 	lane      func(kind string) int
-	dest      func(domain string) string
 	provider  func(domain string) string
-	perDest   int
 	reserved  int // of an attempt's slots, for lane 1
 	slots     int
 	perEnding int
@@ -35,40 +35,59 @@ type sched struct {
 	tenants names
 	kinds   names
 	timers  heapOf[handle]
-	dests   []*dest
-	destIDs names
-	open    heapOf[uint32] // of dests
+	now     int64 // Unix milliseconds, as a caller with a clock last said
 	ending  []handle
 	ends    int // items of ending in workers' hands
 	sending int
 	pauses  []selector
-}
 
-// dest is one destination.
-type dest struct {
-	ready    heapOf[handle]
-	inflight int
-	open     int32 // place in the open heap, -1: not there
+	tracks    tracks
+	dests     []*dest
+	destIDs   names
+	flows     []flow
+	flowIDs   map[flowKey]uint32
+	freeFlows []uint32
+	open      heapOf[uint32] // of dests
+	doubtful  heapOf[uint32] // of dests
+	looks     heapOf[uint32] // of dests, by lookAt
+	leavers   []uint32       // dests whose ready items move on
+	inDoubt   int            // of sending, begun to a destination in doubt
+	turns     []turns        // by tenant: the last turn given
+	turn0     turns          // the turn of what was taken last
+
+	itemLess  func(a, b handle) bool
+	itemMoved func(h handle, to int32)
+	flowLess  func(a, b uint32) bool
+	flowMoved func(f uint32, to int32)
 }
 
 func newSched(o *Options) *sched {
 	s := &sched{
-		perDest: o.PerDestination, reserved: o.Reserved, slots: o.Concurrency, perEnding: o.Concurrency,
-		dest: o.Destination, provider: o.Provider, wakeup: make(chan struct{}, 1), byID: map[[16]byte]handle{},
+		reserved: o.Reserved, slots: o.Concurrency, perEnding: o.Concurrency,
+		provider: o.Provider, wakeup: make(chan struct{}, 1), byID: map[[16]byte]handle{}, flowIDs: map[flowKey]uint32{},
 		lane: func(kind string) int { return o.kind(kind).Lane },
+		tracks: tracks{named: o.Destination, limits: o.Limits, most: o.PerDestination,
+			byName: map[string]*track{}, routes: map[string]string{}},
 	}
+	s.itemLess = func(a, b handle) bool { return s.items.at(a).before(s.items.at(b)) }
+	s.itemMoved = func(h handle, to int32) { s.items.at(h).ready = to }
+	s.flowLess = s.flowBefore
+	s.flowMoved = func(f uint32, to int32) { s.flows[f].place = to }
 	s.timers = heapOf[handle]{
 		less:  func(a, b handle) bool { return s.items.at(a).wake() < s.items.at(b).wake() },
 		moved: func(h handle, to int32) { s.items.at(h).timer = to },
 	}
 	s.open = heapOf[uint32]{
-		less:  func(a, b uint32) bool { return s.head(a).before(s.head(b)) },
+		less:  func(a, b uint32) bool { return s.flowBefore(s.dests[a].flows.list[0], s.dests[b].flows.list[0]) },
 		moved: func(d uint32, to int32) { s.dests[d].open = to },
+	}
+	s.doubtful = s.open
+	s.looks = heapOf[uint32]{
+		less:  func(a, b uint32) bool { return s.dests[a].lookAt < s.dests[b].lookAt },
+		moved: func(d uint32, to int32) { s.dests[d].look = to },
 	}
 	return s
 }
-
-func (s *sched) head(d uint32) *item { return s.items.at(s.dests[d].ready.list[0]) }
 
 func (s *sched) wake() {
 	select {
@@ -135,7 +154,7 @@ func (s *sched) detach(h handle) {
 	}
 	if it.ready >= 0 {
 		d := it.dest
-		s.dests[d].ready.remove(it.ready)
+		s.dequeue(h)
 		s.reopen(d)
 		s.leave(d)
 	}
@@ -161,7 +180,9 @@ func (s *sched) forget(h handle) {
 	it := s.items.at(h)
 	delete(s.byID, it.id)
 	s.domains.drop(it.domain)
-	s.tenants.drop(it.tenant)
+	if s.tenants.drop(it.tenant); s.tenants.list[it.tenant].uses == 0 && int(it.tenant) < len(s.turns) {
+		s.turns[it.tenant] = turns{}
+	}
 	s.kinds.drop(uint32(it.kind))
 	s.items.release(h)
 }
@@ -240,7 +261,8 @@ type taken struct {
 func (s *sched) take(now time.Time) (t taken, wait time.Duration, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(now.UnixMilli())
+	s.now = now.UnixMilli()
+	s.advance(s.now)
 	if len(s.ending) > 0 && s.ends < s.perEnding {
 		h := s.ending[0]
 		s.ending = s.ending[1:]
@@ -256,7 +278,10 @@ func (s *sched) take(now time.Time) (t taken, wait time.Duration, ok bool) {
 	wait = time.Hour
 	if len(s.timers.list) > 0 {
 		next := s.items.at(s.timers.list[0]).wake()
-		wait = min(wait, max(time.Duration(next-now.UnixMilli())*time.Millisecond, 0))
+		wait = min(wait, max(time.Duration(next-s.now)*time.Millisecond, 0))
+	}
+	if len(s.looks.list) > 0 {
+		wait = min(wait, time.Duration(s.dests[s.looks.list[0]].lookAt-s.now)*time.Millisecond)
 	}
 	return taken{}, wait, false
 }
@@ -276,7 +301,10 @@ const advanceMost = 2000
 
 // advance moves what has fallen due or expired; mu must be held.
 func (s *sched) advance(now int64) {
-	for range advanceMost {
+	for len(s.looks.list) > 0 && s.dests[s.looks.list[0]].lookAt <= now {
+		s.reopen(s.looks.list[0])
+	}
+	for range advanceMost - s.moveOn(advanceMost) {
 		if len(s.timers.list) == 0 {
 			return
 		}
@@ -304,85 +332,8 @@ func (s *sched) makeReady(h handle) {
 		return
 	}
 	it.place = placeReady
-	d := s.enterDest(s.dest(s.domains.text(it.domain)))
-	it.dest = d
-	s.dests[d].ready.push(h)
 	s.timers.push(h)
-	s.reopen(d)
-}
-
-// pick finds the first ready item that has a slot; mu must be held.
-func (s *sched) pick() (handle, bool) {
-	for s.sending < s.slots && len(s.open.list) > 0 {
-		d := s.open.list[0]
-		h := s.dests[d].ready.list[0]
-		it := s.items.at(h)
-		if it.lane > 1 && s.sending >= s.slots-s.reserved {
-			return 0, false // what is left is lane 1's
-		}
-		s.dests[d].ready.remove(0)
-		if s.pausedBy(it) != "" {
-			it.place = placeHeld // it stays in the timer heap for its expiry
-			s.reopen(d)
-			s.leave(d)
-			continue
-		}
-		s.dests[d].inflight++
-		s.sending++
-		s.reopen(d)
-		return h, true
-	}
-	return 0, false
-}
-
-// room says whether a destination may begin another attempt of its first message. A
-// tenth of its slots, at least one, is lane 1's.
-func (s *sched) room(d *dest) bool {
-	limit := s.perDest
-	if s.items.at(d.ready.list[0]).lane > 1 && limit > 1 {
-		limit -= max(limit/10, 1)
-	}
-	return d.inflight < limit
-}
-
-// reopen brings a destination's place in the open heap up to date.
-func (s *sched) reopen(id uint32) {
-	d := s.dests[id]
-	open := len(d.ready.list) > 0 && s.room(d)
-	switch {
-	case open && d.open < 0:
-		s.open.push(id)
-	case open:
-		s.open.fix(d.open)
-	case d.open >= 0:
-		s.open.remove(d.open)
-	}
-}
-
-// enterDest returns the destination of a name and counts one more item in it.
-func (s *sched) enterDest(name string) uint32 {
-	id := s.destIDs.hold(name)
-	for int(id) >= len(s.dests) {
-		s.dests = append(s.dests, nil)
-	}
-	if s.dests[id] == nil {
-		s.dests[id] = &dest{open: -1, ready: heapOf[handle]{
-			less:  func(a, b handle) bool { return s.items.at(a).before(s.items.at(b)) },
-			moved: func(h handle, to int32) { s.items.at(h).ready = to },
-		}}
-	}
-	return id
-}
-
-// leave counts one item less in a destination, which goes with its last.
-func (s *sched) leave(id uint32) {
-	s.destIDs.drop(id)
-	if s.destIDs.list[id].uses == 0 {
-		if s.dests[id].open >= 0 {
-			s.open.remove(s.dests[id].open)
-		}
-		s.dests[id] = nil
-	}
+	s.enqueue(h, s.destOf(it))
 }
 
 // freed gives a taken item's slots back; mu must be held.
@@ -390,9 +341,9 @@ func (s *sched) freed(t taken) {
 	if t.ending {
 		s.ends--
 	} else {
-		d := s.items.at(t.h).dest
-		s.dests[d].inflight--
-		s.sending--
+		it := s.items.at(t.h)
+		d := it.dest
+		s.ended(it, s.dests[d])
 		s.reopen(d)
 		s.leave(d)
 	}

@@ -13,8 +13,18 @@ import (
 // testSched is a scheduler whose kinds are named by their lanes.
 func testSched(o Options) *sched {
 	o.Kinds = map[string]mail.Kind{"1": {Lane: 1}, "2": {Lane: 2}, "3": {Lane: 3}}
+	if o.Limits == nil {
+		o.Limits = func(string) Limits { return Limits{Initial: o.PerDestination} }
+	}
 	o.setDefaults()
 	return newSched(&o)
+}
+
+// proven makes known that destinations take mail.
+func (s *sched) proven(destinations ...string) {
+	for _, d := range destinations {
+		s.tracks.of(d).Proven = true
+	}
 }
 
 var epoch = time.UnixMilli(1_800_000_000_000)
@@ -26,8 +36,12 @@ func testID(n uint64) (id [16]byte) {
 }
 
 func (s *sched) add(n uint64, kind, domain string, due, exp time.Duration) {
+	s.addFor("t", n, kind, domain, due, exp)
+}
+
+func (s *sched) addFor(tenant string, n uint64, kind, domain string, due, exp time.Duration) {
 	s.put(testID(n), 0, n, index{state: mail.StateQueued, due: epoch.Add(due).UnixMilli(), exp: epoch.Add(exp).UnixMilli(),
-		kind: kind, domain: domain, tenant: "t"})
+		kind: kind, domain: domain, tenant: tenant})
 }
 
 // order takes everything that can be taken at a time and returns the ids' numbers.
@@ -73,6 +87,7 @@ func TestSlotsAreReservedForLane1(t *testing.T) {
 	t.Parallel()
 	s := testSched(Options{Concurrency: 10, Reserved: 2, PerDestination: 100})
 	for n := range uint64(20) {
+		s.proven(provisional(fmt.Sprint(n)))
 		s.add(n, "3", fmt.Sprint(n), 0, time.Hour)
 	}
 	got, _ := s.order(0)

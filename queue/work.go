@@ -273,10 +273,24 @@ func (h *hand) try(ctx context.Context) {
 	}
 	end := h.q.journal.begin(h.r.Message.ID)
 	defer end()
+	turnedBack := false
+	a.Enter = func(destination string) error {
+		now, _ := h.q.clock.now()
+		if turnedBack = destination != "" && !h.q.sched.enter(h.t, destination, now); turnedBack {
+			return mail.ErrNoRoom
+		}
+		return nil
+	}
 	o := h.call(ctx, a)
+	now, _ := h.q.clock.now()
+	h.q.sched.feedback(h.t, &o, now)
 	o.PossibleDuplicate = o.PossibleDuplicate || doubt
 	switch o.State {
 	case "":
+		if turnedBack {
+			h.again(0)
+			return
+		}
 		h.local(ctx, o.Local)
 	case mail.StateExpired, mail.StateSuperseded, mail.StateCancelled:
 		h.stopped(ctx, o.State)
