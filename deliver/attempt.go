@@ -25,8 +25,26 @@ type tries struct {
 func (d *Deliverer) handOver(ctx context.Context, a *mail.Attempt, from mail.Address, signed []byte) mail.Outcome {
 	t, targets, err := d.way(ctx, a, from, signed)
 	if err != nil {
-		return byPlan(ctx, a, err)
+		o := byPlan(ctx, a, err)
+		o.Contact = planContact(err)
+		return o
 	}
+	if a.Enter != nil {
+		if err := a.Enter(t.plan.Destination); err != nil {
+			o := mail.Outcome{}
+			ours(&o, err)
+			return o
+		}
+	}
+	o := d.walk(ctx, t, targets)
+	if o.State != "" {
+		o.Contact = t.contact(&o)
+	}
+	return o
+}
+
+// walk goes along the hosts until somebody decides.
+func (d *Deliverer) walk(ctx context.Context, t *tries, targets []target) mail.Outcome {
 	if o, done := d.reuse(ctx, t, targets); done {
 		return o
 	}

@@ -16,7 +16,7 @@ import (
 // is the seat of everything that decides where a connection may go and how it must
 // be protected (MX, relay, MTA-STS, DANE); the conversation only obeys.
 type Plan struct {
-	// Destination names what mail of several domains has in common, the server that it
+	// Destination names what mail of several domains has in common, the servers that it
 	// goes to, so that limits can be kept for it as a whole. "" is the domain itself.
 	Destination string
 	Provider    string // a provider's id, "" if not known
@@ -98,6 +98,8 @@ func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error)
 			return Plan{}, err
 		}
 		p := Plan{Hosts: make([]Host, 0, len(r.Hosts))}
+		p.Destination, p.Provider = destinationOf(&r)
+		p.Messages = KnownLimits(p.Destination).Messages
 		var found []tlspolicy.Found
 		if find != nil {
 			found, p.Unfetched = find(ctx, r)
@@ -114,9 +116,6 @@ func ByMX(route func(ctx context.Context, domain string) (dnscheck.Route, error)
 				host.TLS, host.Barred = &found[i].Demand, found[i].Barred
 			}
 			p.Hosts = append(p.Hosts, host)
-			if p.Destination == "" && len(h.Addrs) > 0 {
-				p.Destination = h.Name
-			}
 		}
 		return p, p.deaf()
 	}

@@ -125,7 +125,7 @@ func TestByMX(t *testing.T) {
 			{Name: "never.example", Pref: 5, Err: &dnscheck.Error{Kind: dnscheck.NoDomain}},
 			{Name: "b.example", Pref: 10, Addrs: addrs("192.0.2.1")},
 		}}, nil), nil)(t.Context(), "dest.example")
-		if err != nil || len(p.Hosts) != 2 || p.Hosts[1].Name != "b.example" || p.Hosts[1].Pref != 10 || p.Destination != "b.example" || p.best() != 5 {
+		if err != nil || len(p.Hosts) != 2 || p.Hosts[1].Name != "b.example" || p.Hosts[1].Pref != 10 || p.Destination != "a.example,b.example,never.example" || p.best() != 5 {
 			t.Errorf("got %+v, %v", p, err)
 		}
 		if ts := p.targets(); len(ts) != 1 || ts[0].host != "b.example" {

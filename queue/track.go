@@ -67,7 +67,11 @@ func (t *track) began(now int64) {
 
 // learn takes in an attempt's contact.
 func (t *track) learn(o *mail.Outcome, inflight int, now time.Time) {
-	t.feedback(o.Contact, o.RetryAfter, inflight, t.limits, now)
+	if o.Contact == mail.ContactBusy && o.State == mail.StateAccepted {
+		t.strain(now)
+	} else {
+		t.feedback(o.Contact, o.RetryAfter, inflight, t.limits, now)
+	}
 	t.last, t.heard, t.ok = now, true, t.ok || o.Contact == mail.ContactOK
 	if o.Contact != mail.ContactOK {
 		t.trouble = troubleOf(o, now)

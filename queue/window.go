@@ -167,6 +167,20 @@ func (w *window) shrink(busy bool, hint time.Duration, now time.Time) {
 	}
 }
 
+// strain takes in that a server asked for less while another took the message: there is
+// less room, and nothing is down.
+func (w *window) strain(now time.Time) {
+	if w.down() {
+		return
+	}
+	if w.Since.IsZero() {
+		w.Since = now
+	}
+	w.Success, w.Cohorts, w.Careful, w.Proven = 0, 0, true, true
+	w.Size = max(w.Size-1, 1)
+	w.Ceiling, w.CeilingUntil = w.Size, now.Add(ceilingFor)
+}
+
 // lookAfter is how long a destination is left alone after its n-th failed look.
 func lookAfter(n int, hint time.Duration) time.Duration {
 	wait := min(firstLook<<min(n-1, 8), lastLook)

@@ -43,6 +43,18 @@ func TestAWindowFollowsItsFeedback(t *testing.T) {
 	}
 }
 
+// A backup that takes what a busy server does not is no outage, however often.
+func TestStrainIsNoOutage(t *testing.T) {
+	t.Parallel()
+	tr := &track{limits: Limits{Initial: 5, Most: 20}, window: opened(Limits{Initial: 5})}
+	for range 50 {
+		tr.learn(&mail.Outcome{State: mail.StateAccepted, Contact: mail.ContactBusy}, 5, epoch)
+	}
+	if tr.down() || tr.doubtful() || tr.Size != 1 {
+		t.Errorf("it came to %+v", tr.window)
+	}
+}
+
 func many(c mail.Contact, n int) (all []mail.Contact) {
 	for range n {
 		all = append(all, c)
