@@ -22,7 +22,39 @@ type Queue struct {
 	ByKind     []Waiting `json:"by_kind"`
 	ByDomain   []Waiting `json:"by_domain"`   // the domains with the most, at most 50
 	ByProvider []Waiting `json:"by_provider"` // the providers with the most, at most 50
-	Pauses     []Pause   `json:"pauses"`
+	// ByDestination are the destinations with the most, at most 50, and those that are
+	// down.
+	ByDestination []Destination `json:"by_destination"`
+	Pauses        []Pause       `json:"pauses"`
+	// NodesMissing is how many nodes did not answer: what waits on them is not counted.
+	NodesMissing int `json:"nodes_missing"`
+}
+
+// Destination is where mail of one or more domains goes: a provider, or the set of
+// their MX hosts. One of which no attempt has told yet is "@" and the domain.
+type Destination struct {
+	Name    string    `json:"name"`
+	Domains int       `json:"domains"` // that have mail waiting for it
+	Waiting int       `json:"waiting"`
+	Sending int       `json:"sending"` // of them, those with an attempt under way
+	Oldest  time.Time `json:"oldest,omitzero"`
+	State   string    `json:"state"`  // "open", "limited": it asked for less, or "down"
+	Window  int       `json:"window"` // how many attempts at once it is given
+	// Gap is the time between two attempts' beginnings, where mail is paced.
+	Gap float64 `json:"gap_seconds,omitempty"`
+	// Since is when the present trouble began, Look when one that is down is tried next.
+	Since time.Time `json:"since,omitzero"`
+	Look  time.Time `json:"next_look,omitzero"`
+	// Trouble is the last one, past or present.
+	Trouble *Trouble `json:"trouble,omitempty"`
+}
+
+// Trouble is what a destination's servers said when they took less than was offered.
+type Trouble struct {
+	At    time.Time  `json:"at"`
+	Cause mail.Cause `json:"cause"`
+	Host  string     `json:"host,omitempty"`
+	Said  string     `json:"said,omitempty"`
 }
 
 // Waiting is one part of what waits.
@@ -56,7 +88,7 @@ func (a *API) getQueue(w http.ResponseWriter, r *http.Request, by *Principal) er
 		return err
 	}
 	q.ByKind, q.ByDomain, q.ByProvider = orEmpty(q.ByKind), orEmpty(q.ByDomain), orEmpty(q.ByProvider)
-	q.Pauses = orEmpty(q.Pauses)
+	q.ByDestination, q.Pauses = orEmpty(q.ByDestination), orEmpty(q.Pauses)
 	writeJSON(w, http.StatusOK, q)
 	return nil
 }

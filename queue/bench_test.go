@@ -158,7 +158,7 @@ func BenchmarkPIN(b *testing.B) {
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
-			b.ReportMetric(float64(q.q.Waiting().All.Total()), "still-waiting")
+			b.ReportMetric(float64(q.q.WaitingHere().All.Total()), "still-waiting")
 		})
 	}
 }
@@ -210,7 +210,7 @@ func BenchmarkRestart(b *testing.B) {
 		q.server = s
 		q.open()
 		for {
-			if sum := q.q.Waiting(); sum.Scanned && sum.Shards == 9 {
+			if sum := q.q.WaitingHere(); sum.Scanned && sum.Shards == 9 {
 				if sum.All.Total() != n {
 					b.Fatalf("%d of %d messages found", sum.All.Total(), n)
 				}

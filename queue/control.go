@@ -196,14 +196,26 @@ func (s *sched) setPauses(sels []selector) {
 	s.wake()
 }
 
-// retryNow makes due what a selector picks.
+// retryNow makes due what a selector picks, and has its destinations looked at.
 func (s *sched) retryNow(sel selector, now time.Time) int {
 	n := 0
 	s.each(func(h handle, it *item) {
-		if it.place == placeWaiting && it.due > now.UnixMilli() && s.matches(sel, it) {
+		waiting := it.place == placeWaiting && it.due > now.UnixMilli()
+		if !waiting && it.place != placeReady || !s.matches(sel, it) {
+			return
+		}
+		if waiting {
 			it.due = now.UnixMilli()
 			s.timers.fix(it.timer)
 			n++
+		}
+		name := s.destOf(it)
+		if t := s.tracks.byName[name]; t != nil && t.down() && t.Look.After(now) {
+			t.Look = now
+			if id, ok := s.destIDs.byName[name]; ok && s.dests[id] != nil {
+				s.now = now.UnixMilli()
+				s.reopen(id)
+			}
 		}
 	})
 	s.wake()
@@ -314,15 +326,4 @@ func (q *Queue) loadPauses(ctx context.Context) error {
 	}
 	q.sched.setPauses(sels)
 	return nil
-}
-
-// RetryNow makes due at once what the selector picks of this node's shards, and
-// returns how many those are. The attempt counts as the one that was due later.
-func (q *Queue) RetryNow(_ context.Context, sel string) (int, error) {
-	s, err := parseSelector(sel)
-	if err != nil {
-		return 0, err
-	}
-	now, _ := q.clock.now()
-	return q.sched.retryNow(s, now), nil
 }

@@ -401,6 +401,9 @@ func (s *sched) feedback(t taken, o *mail.Outcome, now time.Time) {
 		return // one domain's zone, not the servers that it shares with others
 	}
 	d.track.learn(o, d.inflight, now)
+	if s.tracks.heard != nil {
+		s.tracks.heard[s.destIDs.text(id)] = d.track
+	}
 	s.reopen(id)
 	s.wake()
 }

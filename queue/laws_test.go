@@ -416,7 +416,7 @@ func TestStatusAndSummaryWhileWaiting(t *testing.T) {
 	m := b.message("pin", "kari@sydlys.example", "kari")
 	b.enqueue(m)
 	for {
-		s := b.q.Waiting()
+		s := b.q.WaitingHere()
 		if s.Shards < 2 || s.All.Total() < 4 {
 			continue // the leases are being taken
 		}

@@ -118,7 +118,7 @@ func (q *Queue) keepLeases() {
 // fairShare says that this node is alive and returns how many shards are its part.
 func (q *Queue) fairShare() int {
 	h := nats.Header{headerTTL: {ttl(q.o.Lease)}}
-	if _, err := q.store.putWith(q.ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), nil, casNone, h); err != nil {
+	if _, err := q.store.putWith(q.ctx, bucketLeases, "node."+nodeToken(q.o.Node), nil, casNone, h); err != nil {
 		return len(q.shards)
 	}
 	st, err := q.store.js.Stream(q.ctx, kvStream(bucketLeases))
@@ -132,6 +132,9 @@ func (q *Queue) fairShare() int {
 	nodes := max(len(info.State.Subjects), 1)
 	return (len(q.shards) + nodes - 1) / nodes
 }
+
+// nodeToken is a node's name as a part of a key.
+func nodeToken(node string) string { return mail.SubjectToken(node) }
 
 func (q *Queue) leaseWrite(sh *shard, rev uint64) (uint64, time.Duration, error) {
 	from := q.mono()
@@ -236,6 +239,7 @@ func (q *Queue) lose(sh *shard) {
 func (q *Queue) giveUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), ackTimeout)
 	defer cancel()
+	q.keepLearned(ctx)
 	var errs []error
 	for _, sh := range q.shards {
 		if !sh.owned(q.mono()) {
@@ -251,7 +255,7 @@ func (q *Queue) giveUp() error {
 	if !q.o.Alone {
 		// A marker counts as a node until it lapses (fairShare): as soon as may be. Without
 		// one, the key itself lapses with the lease.
-		_, _ = q.store.putWith(ctx, bucketLeases, "node."+mail.SubjectToken(q.o.Node), nil, casNone, marker(time.Second))
+		_, _ = q.store.putWith(ctx, bucketLeases, "node."+nodeToken(q.o.Node), nil, casNone, marker(time.Second))
 	}
 	return errors.Join(errs...)
 }

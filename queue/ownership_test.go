@@ -71,12 +71,12 @@ func TestACrashLeavesADoubtWithTheNodeThatTookTheMessageIn(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(o *Options) { o.Alone = false })
 	sender := b.q
-	for sender.Waiting().Shards < 3 {
+	for sender.WaitingHere().Shards < 3 {
 		time.Sleep(time.Millisecond)
 	}
 	b.open()
 	taker := b.q
-	for sender.Waiting().Shards != 2 || taker.Waiting().Shards != 1 {
+	for sender.WaitingHere().Shards != 2 || taker.WaitingHere().Shards != 1 {
 		time.Sleep(time.Millisecond)
 	}
 	m := b.message("invite", "kari@d0.example", "kari")

@@ -38,8 +38,8 @@ type Options struct {
 	Reserved       int // of these for lane 1 only; a tenth, at least 1
 	PerDestination int // attempts under way to one destination at once, at most; 20
 	// Destination says where a domain's mail goes as long as no attempt has
-	// (mail.Attempt.Enter); by default the domain is a destination of its own. It must
-	// not block.
+	// (mail.Attempt.Enter); where it says "", the domain is a destination of its own. It
+	// must not block.
 	Destination func(domain string) string
 	// Limits bound a destination's window where more is known of it than
 	// PerDestination; zero fields mean their defaults. It must not block.
@@ -87,6 +87,7 @@ type Queue struct {
 	newest       newest
 	newestLocks  keyLocks // of supersede keys
 	journal      *journal // nil without one
+	keeps        bool     // what was learned of destinations is in the store; tend's, then Close's
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -139,6 +140,17 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 		st.acks.close()
 		return nil, errors.Join(fmt.Errorf("queue: %w", err), q.journal.close())
 	}
+	if err := q.recallLearned(ctx); err != nil {
+		q.o.Log.Warn("what was learned of destinations could not be read", "err", err)
+	}
+	if !o.Alone {
+		if err := q.listen(); err != nil {
+			q.cancel()
+			q.wg.Wait()
+			st.acks.close()
+			return nil, errors.Join(err, q.journal.close())
+		}
+	}
 	q.wg.Go(q.keepLeases)
 	q.wg.Go(q.tend)
 	return q, nil
@@ -166,7 +178,7 @@ func (o *Options) setDefaults() {
 	o.ChainLife = cmp.Or(o.ChainLife, 400*24*time.Hour)
 	o.Grace = cmp.Or(o.Grace, 5*time.Minute)
 	if o.Destination == nil {
-		o.Destination = provisional
+		o.Destination = func(string) string { return "" }
 	}
 	if o.Limits == nil {
 		o.Limits = func(string) Limits { return Limits{} }
@@ -224,9 +236,18 @@ func (q *Queue) sleep(ctx context.Context, d time.Duration) bool {
 	return false
 }
 
-// tend looks after the store's health and the marks of what the event log has.
+// tend looks after the store's health, the marks of what the event log has, and what is
+// learned of destinations.
 func (q *Queue) tend() {
+	kept := time.Now()
 	for q.sleep(q.ctx, time.Second) {
+		if !q.o.Alone {
+			q.tell()
+		}
+		if time.Since(kept) >= keepEvery {
+			q.keepLearned(q.ctx)
+			kept = time.Now()
+		}
 		q.store.probe(q.ctx)
 		q.clock.now() // notices a jump while nothing else asks
 		for _, sh := range q.shards {

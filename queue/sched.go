@@ -69,6 +69,9 @@ func newSched(o *Options) *sched {
 		tracks: tracks{named: o.Destination, limits: o.Limits, most: o.PerDestination,
 			byName: map[string]*track{}, routes: map[string]string{}},
 	}
+	if !o.Alone {
+		s.tracks.heard = map[string]*track{}
+	}
 	s.itemLess = func(a, b handle) bool { return s.items.at(a).before(s.items.at(b)) }
 	s.itemMoved = func(h handle, to int32) { s.items.at(h).ready = to }
 	s.flowLess = s.flowBefore

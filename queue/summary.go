@@ -18,16 +18,21 @@ type Count struct {
 // Total is how many messages the group has.
 func (c Count) Total() int { return c.Queued + c.Delayed + c.Sending }
 
-// Summary is what waits on this node's shards.
+// Summary is what waits. Of another node only the thousand largest groups of each sort
+// are known.
 type Summary struct {
 	All     Count            `json:"all"`
 	Kinds   map[string]Count `json:"kinds"`
 	Domains map[string]Count `json:"domains"`
 	Tenants map[string]Count `json:"tenants"`
-	// Scanned: every record of this node's shards is known; false for the first
-	// seconds after a start with a full queue.
-	Scanned bool `json:"scanned"`
-	Shards  int  `json:"shards"` // that this node owns
+	// Destinations are those that mail waits for, and those that are down.
+	Destinations map[string]Destination `json:"destinations"`
+	// Scanned: every record of the shards is known; false for the first seconds after a
+	// start with a full queue.
+	Scanned bool   `json:"scanned"`
+	Shards  int    `json:"shards"` // that were asked
+	Node    string `json:"node"`
+	Missing int    `json:"missing"` // nodes that did not answer
 }
 
 // tally counts one group by its number.
@@ -36,10 +41,10 @@ type tally struct {
 	oldest int64
 }
 
-// Waiting describes what waits on this node's shards. It walks over all of it, 10 ms
+// WaitingHere describes what waits on this node's shards. It walks over all of it, 10 ms
 // for a million, without holding anything up; call it every few seconds, not for every
 // message.
-func (q *Queue) Waiting() Summary {
+func (q *Queue) WaitingHere() Summary {
 	now, _ := q.clock.now()
 	soon := now.Add(expiringSoon).UnixMilli()
 	var all tally
@@ -56,7 +61,7 @@ func (q *Queue) Waiting() Summary {
 			t.add(it, soon)
 		}
 	})
-	sum := Summary{All: all.count(), Scanned: true}
+	sum := Summary{All: all.count(), Scanned: true, Node: q.o.Node}
 	for _, sh := range q.shards {
 		if sh.owned(q.mono()) {
 			sum.Shards++
@@ -68,7 +73,29 @@ func (q *Queue) Waiting() Summary {
 	sum.Kinds = named(groups[0], &s.kinds)
 	sum.Domains = named(groups[1], &s.domains)
 	sum.Tenants = named(groups[2], &s.tenants)
+	sum.Destinations = s.destinations(sum.Domains, now)
 	return sum
+}
+
+// destinations adds the domains of each destination together; mu must be held.
+func (s *sched) destinations(domains map[string]Count, now time.Time) map[string]Destination {
+	all := map[string]Destination{}
+	for domain, c := range domains {
+		name := s.tracks.destination(domain)
+		d, known := all[name]
+		if !known {
+			d = s.tracks.shown(name, now)
+		}
+		d.Domains++
+		d.Count = d.Count.plus(c)
+		all[name] = d
+	}
+	for name, t := range s.tracks.byName {
+		if _, known := all[name]; t.down() && !known {
+			all[name] = t.describe(name, now)
+		}
+	}
+	return all
 }
 
 // named gives the groups their names. A name that went out of use since they were

@@ -108,6 +108,7 @@ type tracks struct {
 	limits func(destination string) Limits
 	most   int // Options.PerDestination
 	byName map[string]*track
+	heard  map[string]*track // with news for other nodes; nil where there are none
 	routes map[string]string // domain → destination
 }
 
@@ -142,7 +143,10 @@ func (ts *tracks) destination(domain string) string {
 	if name, ok := ts.routes[domain]; ok {
 		return name
 	}
-	return ts.named(domain)
+	if name := ts.named(domain); name != "" {
+		return name
+	}
+	return provisional(domain)
 }
 
 // route learns it.
@@ -158,4 +162,14 @@ func (ts *tracks) route(domain, name string) {
 		}
 	}
 	ts.routes[domain] = name
+}
+
+// shown describes a destination, whether something is known of it or not.
+func (ts *tracks) shown(name string, now time.Time) Destination {
+	t := ts.byName[name]
+	if t == nil {
+		l := ts.limits(name).withDefaults(ts.most)
+		t = &track{limits: l, window: opened(l)}
+	}
+	return t.describe(name, now)
 }

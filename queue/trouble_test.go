@@ -67,7 +67,7 @@ func TestAnotherNodeTakesOver(t *testing.T) {
 	for i := range n {
 		b.enqueue(b.message("invite", fmt.Sprintf("p%d@d%d.example", i, i), fmt.Sprint(i)))
 	}
-	for b.q.Waiting().All.Total() < n {
+	for b.q.WaitingHere().All.Total() < n {
 		time.Sleep(time.Millisecond)
 	}
 	var mu sync.Mutex
@@ -112,7 +112,7 @@ func TestAnotherNodeTakesOver(t *testing.T) {
 			t.Errorf("%s was tried %d times: once by each node is the most", id, n)
 		}
 	}
-	if got := second.Waiting(); got.All.Total() != 0 {
+	if got := second.WaitingHere(); got.All.Total() != 0 {
 		t.Errorf("left: %+v", got.All)
 	}
 }
@@ -121,12 +121,12 @@ func TestTwoNodesShareTheShards(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, func(o *Options) { o.Alone, o.Shards = false, 4 })
 	first := b.q
-	for first.Waiting().Shards < 5 { // and the urgent ones' stream
+	for first.WaitingHere().Shards < 5 { // and the urgent ones' stream
 		time.Sleep(time.Millisecond)
 	}
 	b.open()
 	second := b.q
-	for first.Waiting().Shards != 3 || second.Waiting().Shards != 2 {
+	for first.WaitingHere().Shards != 3 || second.WaitingHere().Shards != 2 {
 		time.Sleep(time.Millisecond)
 	}
 	const n = 40
@@ -157,7 +157,7 @@ func TestAWishReachesTheOwner(t *testing.T) {
 	first := b.q
 	b.open()
 	second := b.q
-	for first.Waiting().Shards != 2 || second.Waiting().Shards != 1 {
+	for first.WaitingHere().Shards != 2 || second.WaitingHere().Shards != 1 {
 		time.Sleep(time.Millisecond)
 	}
 	if err := first.Pause(t.Context(), "tenant:4711", "lars", "so that they wait"); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,9 +91,35 @@ func (u *ui) printQueue(q console.Queue) {
 		}
 		u.table([]string{group.name, "waiting", "delayed", "oldest"}, rows)
 	}
+	u.printDestinations(q.ByDestination, now)
+	if q.NodesMissing > 0 {
+		fmt.Fprintf(u.out, "\n%d of the nodes did not answer; what waits there is not counted\n", q.NodesMissing)
+	}
 	for _, p := range q.Pauses {
 		fmt.Fprintf(u.out, "\npaused: %s since %s by %s: %s\n", p.Selector, when(p.Since, now), p.By, p.Reason)
 	}
+}
+
+// printDestinations shows where mail waits for: how many attempts at once each takes,
+// and what holds it back.
+func (u *ui) printDestinations(all []console.Destination, now time.Time) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintln(u.out)
+	var rows [][]string
+	for _, d := range all {
+		look, trouble := "", ""
+		if !d.Look.IsZero() {
+			look = when(d.Look, now)
+		}
+		if t := d.Trouble; t != nil && d.State != "open" {
+			trouble = strings.TrimSpace(string(t.Cause) + " " + t.Host + " " + t.Said)
+		}
+		rows = append(rows, []string{d.Name, strconv.Itoa(d.Domains), strconv.Itoa(d.Waiting),
+			fmt.Sprintf("%d/%d", d.Sending, d.Window), d.State, look, trouble})
+	}
+	u.table([]string{"destination", "domains", "waiting", "sending", "state", "next look", "last trouble"}, rows)
 }
 
 func suppressCommand(ui *ui) *cobra.Command {

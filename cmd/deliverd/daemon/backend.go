@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -47,7 +48,10 @@ func (b backend) Cancel(ctx context.Context, id mail.ID, by, reason string) erro
 const most = 50
 
 func (b backend) Queue(ctx context.Context) (console.Queue, error) {
-	s := b.d.queue.Waiting()
+	s, err := b.d.queue.Waiting(ctx)
+	if err != nil {
+		return console.Queue{}, err
+	}
 	pauses, err := b.d.queue.Pauses(ctx)
 	if err != nil {
 		return console.Queue{}, err
@@ -56,11 +60,37 @@ func (b backend) Queue(ctx context.Context) (console.Queue, error) {
 		At: time.Now().UTC(), Waiting: s.All.Total(), Sending: s.All.Sending, Delayed: s.All.Delayed,
 		Expiring: s.All.Expiring, Oldest: s.All.Oldest,
 		ByKind: ranked(s.Kinds, len(s.Kinds)), ByDomain: ranked(s.Domains, most), ByProvider: ranked(b.byProvider(s.Domains), most),
+		ByDestination: destinations(s.Destinations), NodesMissing: s.Missing,
 	}
 	for _, p := range pauses {
 		q.Pauses = append(q.Pauses, console.Pause{Selector: p.Selector, By: p.By, Reason: p.Reason, Since: p.Since})
 	}
 	return q, nil
+}
+
+// destinations lists those with the most, and after them what else is down.
+func destinations(of map[string]queue.Destination) []console.Destination {
+	var all []console.Destination
+	for name, d := range of {
+		shown := console.Destination{
+			Name: name, Domains: d.Domains, Waiting: d.Total(), Sending: d.Sending, Oldest: d.Oldest,
+			State: d.State, Window: d.Window, Gap: d.Gap, Since: d.Since, Look: d.Look,
+		}
+		if !d.At.IsZero() {
+			shown.Trouble = &console.Trouble{At: d.At, Cause: d.Cause, Host: d.Host, Said: d.Said}
+		}
+		all = append(all, shown)
+	}
+	slices.SortFunc(all, func(a, b console.Destination) int {
+		return cmp.Or(cmp.Compare(b.Waiting, a.Waiting), strings.Compare(a.Name, b.Name))
+	})
+	listed := all[:min(most, len(all))]
+	for _, d := range all[len(listed):] {
+		if d.State == queue.DestinationDown && len(listed) < 2*most {
+			listed = append(listed, d)
+		}
+	}
+	return listed
 }
 
 // byProvider adds the domains of each provider together, as far as it is known.

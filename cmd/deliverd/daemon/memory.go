@@ -28,7 +28,7 @@ func (d *Daemon) tendMemory(ctx context.Context) {
 	live := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	percent, scanned := 0, false
 	for sleep(ctx, memoryEvery) {
-		if !scanned && d.queue.Waiting().Scanned {
+		if !scanned && d.queue.WaitingHere().Scanned {
 			// The scan of what waits leaves garbage that nothing will need again.
 			debug.FreeOSMemory()
 			scanned = true

@@ -53,7 +53,8 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 		Kinds: c.kinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
 		Alone:       d.embedded != nil,
 		Concurrency: c.Send.Concurrency, Reserved: max(1, c.Send.Concurrency/5), PerDestination: c.Send.PerDestination,
-		Journal:  journal,
+		Journal:     journal,
+		Destination: d.destination, Limits: d.limits,
 		Provider: d.providers.of, Observe: d.observe, Log: d.log,
 	})
 	if err != nil {
