@@ -97,6 +97,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
 		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
 		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},
+		Destination{}, Trouble{},
 		DomainReport{}, dnscheck.Product{}, dnscheck.Finding{}, dnscheck.Advice{}, dnscheck.ClientAdvice{}, dnscheck.History{},
 		dnscheck.Conversation{}, dnscheck.Change{}, Share{}, ShareRequest{},
 	} {
@@ -158,6 +159,8 @@ func jsonType(t reflect.Type) string {
 		return "boolean"
 	case reflect.Int, reflect.Int64, reflect.Uint64:
 		return "integer"
+	case reflect.Float64:
+		return "number"
 	}
 	return "string"
 }

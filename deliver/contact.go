@@ -3,9 +3,9 @@ package deliver
 import (
 	"errors"
 
+	"github.com/deliverd/deliverd/deliver/tlspolicy"
 	"github.com/deliverd/deliverd/dnscheck"
 	"github.com/deliverd/deliverd/mail"
-	"github.com/deliverd/deliverd/deliver/tlspolicy"
 )
 
 // contact says how the destination fared in an attempt, for those who choose how many

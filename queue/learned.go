@@ -32,6 +32,9 @@ const (
 	keepEvery = time.Minute
 	// keptFor is how long what was written is believed: a restart, not a week's pause.
 	keptFor = 15 * time.Minute
+	// newsFor is how long what a node heard itself stands beside what others tell: a
+	// second until it is told, and one on the way.
+	newsFor = 2 * time.Second
 	// nameMost is the longest name of a destination that is believed from outside.
 	nameMost = 300
 )
@@ -41,8 +44,8 @@ type lesson struct {
 	Name string `json:"name"`
 	window
 	Trouble trouble `json:"trouble,omitzero"`
-	OK      bool    `json:"ok,omitempty"`     // one of its contacts since the last lesson was in order
-	Heard   bool    `json:"heard,omitempty"`  // there was one
+	OK      bool    `json:"ok,omitempty"`     // a contact was in order within newsFor
+	Heard   bool    `json:"heard,omitempty"`  // there was a contact since the last lesson
 	Active  bool    `json:"active,omitempty"` // attempts are under way
 }
 
@@ -54,12 +57,11 @@ type lessons struct {
 }
 
 // lessons returns what was heard since the last call, and where attempts are under way.
-func (s *sched) lessons() (all []lesson) {
+func (s *sched) lessons(now time.Time) (all []lesson) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, t := range s.tracks.heard {
-		all = append(all, lesson{Name: name, window: t.window, Trouble: t.trouble, OK: t.ok, Heard: true, Active: s.active(name)})
-		t.heard, t.ok = false, false
+		all = append(all, lesson{Name: name, window: t.window, Trouble: t.trouble, OK: t.wasOK(now), Heard: true, Active: s.active(name)})
 	}
 	for id, d := range s.dests {
 		if d != nil && d.inflight > 0 {
@@ -77,7 +79,7 @@ func (s *sched) active(name string) bool {
 	return ok && s.dests[id] != nil && s.dests[id].inflight > 0
 }
 
-// take in what another node learned.
+// hear takes in what another node learned.
 func (s *sched) hear(node string, l *lesson, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -108,9 +110,9 @@ func (t *track) merge(l *lesson, now time.Time) {
 		t.trouble = l.Trouble
 	}
 	switch {
-	case !t.heard:
+	case now.Sub(t.last) >= newsFor:
 		t.window = l.window
-	case l.down() && t.ok, t.down() && l.OK:
+	case l.down() && t.wasOK(now), t.down() && l.OK:
 		if t.down() {
 			t.window = l.window
 		}
@@ -127,6 +129,9 @@ func (t *track) merge(l *lesson, now time.Time) {
 		t.window = w
 	}
 }
+
+// wasOK says whether a contact here was in order a moment ago.
+func (t *track) wasOK(now time.Time) bool { return now.Sub(t.lastOK) < newsFor }
 
 // bound keeps what came over the network within what feedback could have made of it.
 func (l *lesson) bound(limits Limits, now time.Time) {
@@ -147,9 +152,8 @@ func (l *lesson) bound(limits Limits, now time.Time) {
 
 // tell says what was learned in the last second.
 func (q *Queue) tell() {
-	all := q.sched.lessons()
-	for part := range slices.Chunk(all, toldMost) {
-		now, _ := q.clock.now()
+	now, _ := q.clock.now()
+	for part := range slices.Chunk(q.sched.lessons(now), toldMost) {
 		b, err := json.Marshal(lessons{Node: q.o.Node, At: now, Destinations: part})
 		if err != nil {
 			q.o.Log.Error("what was learned of destinations can't be told", "err", err)

@@ -37,9 +37,8 @@ type track struct {
 	limits  Limits
 	trouble trouble
 	next    int64 // the earliest beginning of the next attempt, in Unix milliseconds
-	last    time.Time
-	heard   bool                 // there was feedback here since it was last told to others
-	ok      bool                 // and it was in order
+	last    time.Time            // of feedback here
+	lastOK  time.Time            // of such that was in order
 	others  map[string]time.Time // other nodes that send there, and since when we know
 }
 
@@ -72,8 +71,10 @@ func (t *track) learn(o *mail.Outcome, inflight int, now time.Time) {
 	} else {
 		t.feedback(o.Contact, o.RetryAfter, inflight, t.limits, now)
 	}
-	t.last, t.heard, t.ok = now, true, t.ok || o.Contact == mail.ContactOK
-	if o.Contact != mail.ContactOK {
+	t.last = now
+	if o.Contact == mail.ContactOK {
+		t.lastOK = now
+	} else {
 		t.trouble = troubleOf(o, now)
 	}
 }

@@ -77,7 +77,7 @@ func (d *Daemon) keysHealth() console.HealthPart {
 
 func (d *Daemon) queueHealth(ctx context.Context) console.HealthPart {
 	part := console.HealthPart{Name: "Queue", State: console.HealthOK}
-	s := d.queue.Waiting()
+	s := d.queue.WaitingHere()
 	part.Values = []console.HealthValue{
 		value("Waiting", strconv.Itoa(s.All.Total())), value("Under way", strconv.Itoa(s.All.Sending)),
 		value("Delayed", strconv.Itoa(s.All.Delayed)), value("Shards of this node", strconv.Itoa(s.Shards)),
