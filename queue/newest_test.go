@@ -13,7 +13,7 @@ import (
 // untilScanned waits until q knows all that waits.
 func untilScanned(q *Queue) {
 	for {
-		sum := q.Waiting()
+		sum := q.WaitingHere()
 		if sum.Scanned && sum.Shards == len(q.shards) {
 			return
 		}
