@@ -60,7 +60,7 @@ func (s *SignIn) newLink(w http.ResponseWriter, r *http.Request, by *Principal) 
 	if body.Role == "" {
 		body.Role = RoleAdmin
 	}
-	code, link, err := s.Links.New(r.Context(), loginLink{Name: strings.TrimSpace(body.Name), Role: body.Role, By: by.Name, Reason: reason})
+	code, link, err := s.Links.New(r.Context(), loginLink{Name: strings.TrimSpace(body.Name), Role: body.Role, By: by.Name, Reason: presentable(reason)})
 	if err != nil {
 		return err
 	}
