@@ -130,13 +130,13 @@ func conversation(lang string, a Attempt) []conversationStep {
 		case last:
 		case s.stage == mail.StageRender, s.stage == mail.StageSign, s.stage == mail.StageAuth: // of no interest once they worked
 			continue
-		case s.stage == mail.StageTLS && e.TLS == nil:
+		case s.stage == mail.StageTLS && (e.TLS == nil || e.TLS.Version == ""):
 			continue
 		case e.Reused && (s.stage == mail.StageGreeting || s.stage == mail.StageHello || s.stage == mail.StageTLS):
 			continue
 		}
 		step := conversationStep{Text: pageWord(lang, s.text, "host", host), Last: last, Works: !last || a.State == mail.StateAccepted}
-		if s.stage == mail.StageTLS && e.TLS != nil {
+		if s.stage == mail.StageTLS && e.TLS != nil && e.TLS.Version != "" {
 			step.Said = e.TLS.Version + ", " + e.TLS.Cipher
 		}
 		if last {

@@ -106,7 +106,7 @@ func (n *narrator) plainLine(e mail.Event) string {
 		if e.Evidence != nil && e.Evidence.QueueID != "" {
 			known = n.say("line.queue_id", "queue_id", e.Evidence.QueueID)
 		}
-		return sentences(n.fill("line.accepted", e), known)
+		return sentences(n.fill("line.accepted", e), known, n.downgrade(e.Evidence))
 	case mail.StateRefused:
 		if e.PossibleDuplicate {
 			return n.fill("line.refused.unknown_end", e)
@@ -191,6 +191,8 @@ func (n *narrator) said(e mail.Event) string {
 			host = e.To.Domain()
 		}
 		return n.say("line.said", "host", host, "reply", ev.Reply.String())
+	case n.tlsFailed(ev):
+		return n.tls(ev)
 	case ev.Error != "":
 		return n.say("line.error", "error", strings.TrimRight(ev.Error, ".")) // the phrase ends in one
 	}

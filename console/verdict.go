@@ -177,6 +177,9 @@ func (n *narrator) adviseByCause(m *Message, e mail.Event) {
 	}
 	x := n.explain(e)
 	m.WhoActs, m.NextStep, m.Reply = x.Who, x.NextStep, x.Reply
+	if theirTLS(e.Evidence) && n.tlsFailed(e.Evidence) {
+		m.WhoActs, m.NextStep = mail.ActTheirIT, n.tls(e.Evidence)
+	}
 }
 
 // causeOf is the cause that a state has by itself.

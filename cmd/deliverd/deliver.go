@@ -120,5 +120,9 @@ func certificateLine(t *mail.TLS) string {
 	if t.Expires.IsZero() {
 		return ""
 	}
-	return strings.TrimSpace(strings.Join(t.Names, ", ") + ", until " + t.Expires.Format(time.DateOnly))
+	line := strings.Join(t.Names, ", ") + ", until " + t.Expires.Format(time.DateOnly)
+	if t.Issuer != "" {
+		line += ", issued by " + t.Issuer
+	}
+	return strings.TrimSpace(line)
 }

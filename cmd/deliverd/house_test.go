@@ -26,6 +26,7 @@ var house = map[string][]string{
 	"intake":              {"mail"},
 	"deliver":             {"deliver/tlspolicy", "dnscheck", "bounces", "mail"},
 	"deliver/tlspolicy":   {"dnscheck", "mail"},
+	"deliver/tlsrpt":      {"deliver/tlspolicy", "mail"},
 	"deliver/smtptest":    {"mail"},
 	"console":             {"dnscheck", "bounces", "mail"},
 	"cmd/deliverd":        {"*"},

@@ -91,9 +91,10 @@ func (u *ui) printAttempt(a console.Attempt, verbose bool) {
 	row("server", strings.TrimSpace(e.Host+" "+bracketed(e.IP)))
 	if e.TLS != nil {
 		row("TLS", tlsLine(e.TLS))
-		if verbose {
+		if verbose || e.TLS.Failure != "" {
 			row("certificate", certificateLine(e.TLS))
 		}
+		row("policy", policyLine(e.TLS))
 	}
 	row("stage", string(e.Stage))
 	if e.Reply != nil {
@@ -125,6 +126,21 @@ func (u *ui) printRow(name, value string) {
 	if value != "" {
 		fmt.Fprintf(u.out, "  %-9s %s\n", name, value)
 	}
+}
+
+// policyLine tells who decided how the connection had to be protected.
+func policyLine(t *mail.TLS) string {
+	said := string(t.Policy)
+	if t.Source != "" {
+		said += ", " + t.Source
+	}
+	if t.Failure != "" {
+		said += "; not met: " + string(t.Failure)
+	}
+	if !t.Downgrade.IsZero() {
+		said += "; tls_downgrade: this host took TLS on " + t.Downgrade.UTC().Format(time.DateOnly)
+	}
+	return said
 }
 
 func bracketed(ip string) string {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deliverd/deliverd/deliver/tlsrpt"
 	"github.com/deliverd/deliverd/mail"
 )
 
@@ -304,6 +305,8 @@ func (c *Config) Validate() error {
 	}
 	for name, k := range c.kinds() {
 		switch {
+		case name == tlsrpt.Kind:
+			complain("kinds.%s: this name is deliverd's own; choose another", name)
 		case !isToken(name):
 			complain("kinds.%s: a kind's name has letters, digits, - and _ only, at most 32", name)
 		case k.Lane < 1 || k.Lane > 9:
@@ -388,6 +391,13 @@ func (c *Config) kinds() map[string]mail.Kind {
 	if c.Bounces.Postmaster != "" {
 		kinds[postmasterKind] = mail.Kind{Name: postmasterKind, Lane: 5, ValidFor: 5 * 24 * time.Hour, Retries: kinds["invite"].Retries}
 	}
+	return kinds
+}
+
+// queueKinds are the kinds and those that no request can ask for.
+func (c *Config) queueKinds() map[string]mail.Kind {
+	kinds := c.kinds()
+	kinds[tlsrpt.Kind] = tlsrpt.Rules()
 	return kinds
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/deliver/smtptest"
 	"github.com/deliverd/deliverd/deliver/tlspolicy"
+	"github.com/deliverd/deliverd/deliver/tlsrpt"
 	"github.com/deliverd/deliverd/dnscheck"
 	"github.com/deliverd/deliverd/intake"
 	"github.com/deliverd/deliverd/mail"
@@ -58,8 +59,9 @@ type Daemon struct {
 	queue      *queue.Queue
 	view       *console.View
 	resolver   *dnscheck.Resolver
-	policies   *tlspolicy.Finder   // nil where mail does not go to exchangers
-	seen       *tlspolicy.Seen     // the same
+	policies   *tlspolicy.Finder   // nil with Catch
+	seen       *tlspolicy.Seen     // nil with Catch
+	sessions   *tlsrpt.Collector   // nil with Catch, or where tls.reports is off
 	returns    *bounces.ReturnPath // nil: bounces go to the sender
 	desk       *desk
 	intake     *intake.Intake

@@ -25,6 +25,8 @@ type metrics struct {
 	requests     *prometheus.CounterVec
 	unaccounted  *prometheus.GaugeVec
 	returned     *prometheus.CounterVec
+	tlsSessions  *prometheus.CounterVec
+	downgrades   prometheus.Counter
 }
 
 // waits are the buckets for how long a person waits: from at once to the days that
@@ -53,7 +55,11 @@ func newMetrics() *metrics {
 	m.unaccounted.WithLabelValues("overdue").Set(0)
 	m.returned = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "deliverd_returned_mails_total", Help: "Mails that came to the bounce listener, by what they were."}, []string{"kind"})
-	m.registry.MustRegister(m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
+	m.tlsSessions = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "deliverd_tls_sessions_total", Help: "Connections to mail servers by the policy that applied (tlsa, sts, no-policy-found) and how they met it: ok, or what failed."}, []string{"policy", "result"})
+	m.downgrades = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "deliverd_tls_downgrades_total", Help: "Connections without TLS to mail servers that took it within the last month."})
+	m.registry.MustRegister(m.tlsSessions, m.downgrades, m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -143,6 +143,7 @@ func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.
 	}
 	routes = append(routes, d.bounceRoutes()...)
 	routes = append(routes, d.traceRoutes()...)
+	routes = append(routes, d.tlsRoutes()...)
 	domains, err := d.domainReports(ctx)
 	if err != nil {
 		return nil, err

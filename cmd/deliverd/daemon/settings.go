@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/deliverd/deliverd/deliver"
+	"github.com/deliverd/deliverd/deliver/tlsrpt"
 	"github.com/deliverd/deliverd/dnscheck"
 	"github.com/deliverd/deliverd/mail"
 )
@@ -139,13 +140,14 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 	}
 	o := deliver.Options{
 		Hello:       c.hello(),
-		Render:      templates.Render,
+		Render:      render(templates),
 		ReturnPath:  d.returnPath,
 		Sign:        signer,
 		RequireDKIM: signer != nil,
 		Plan:        plan,
 		Floor:       d.floors(),
 		Seen:        d.seen,
+		Sessions:    d.tlsSession,
 		Dial:        c.labDial(),
 		Sources:     c.sources(),
 		Log:         d.log,
@@ -158,6 +160,16 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 		o.RootCAs = d.catch.Roots()
 	}
 	return deliver.New(o)
+}
+
+// render makes the bytes of messages: of templates, but for reports of our own.
+func render(templates *mail.Templates) func(*mail.Message) ([]byte, error) {
+	return func(m *mail.Message) ([]byte, error) {
+		if m.Kind == tlsrpt.Kind {
+			return tlsrpt.Render(m)
+		}
+		return templates.Render(m)
+	}
 }
 
 // returnPath is the envelope sender of a message, which names it by a token where

@@ -46,7 +46,7 @@ func (d *Daemon) openTLS(ctx context.Context) error {
 		d.cleanups.add("MTA-STS policies", func(context.Context) error { d.policies.STS.Close(); return nil })
 	}
 	d.start("TLS policies", d.tendTLS)
-	return nil
+	return d.openTLSReports(ctx)
 }
 
 // tendTLS keeps what is remembered fresh and small.
@@ -92,6 +92,6 @@ func (d *Daemon) sayDNSSEC(ctx context.Context) {
 // floors returns the least that connections for a kind's messages must be. Kinds are
 // those of the start, as the queue's are.
 func (d *Daemon) floors() func(kind string) mail.TLSFloor {
-	kinds := d.config.kinds()
+	kinds := d.config.queueKinds()
 	return func(kind string) mail.TLSFloor { return kinds[kind].TLS }
 }

@@ -50,7 +50,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 		journal = c.dataFile("attempts.journal")
 	}
 	d.queue, err = queue.Open(ctx, d.nc, queue.Options{
-		Kinds: c.kinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
+		Kinds: c.queueKinds(), Seal: seal, Shards: c.NATS.Shards, Replicas: c.NATS.Replicas,
 		Alone:       d.embedded != nil,
 		Concurrency: c.Send.Concurrency, Reserved: max(1, c.Send.Concurrency/5), PerDestination: c.Send.PerDestination,
 		Journal:     journal,
