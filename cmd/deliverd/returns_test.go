@@ -539,6 +539,13 @@ func TestE16ListenerWasDown(t *testing.T) {
 	}
 	w.start(t)
 	c := w.client(t)
+	eventually(t, "the listener was back", func() bool {
+		s, err := smtp.Dial(w.bounces)
+		if err == nil {
+			s.Close()
+		}
+		return err == nil
+	})
 	if err := w.comeBack(t, "", path, report("failed", "5.1.1", noSuchUser)); err != nil {
 		t.Fatal(err)
 	}
