@@ -43,6 +43,9 @@ type API struct {
 	Tokens  *Tokens // nil where there are none: then there are no routes for them
 	// ServiceLog is told of acts, by whom and why; nil means that Log alone is.
 	ServiceLog *ServiceLog
+	// Maintenance returns the windows that the public status tells of: those that are now
+	// or come within a day, the soonest first. Nil where there are none.
+	Maintenance func(context.Context, Telling) ([]StatusWindow, error)
 	// Zone is that of the times in sentences, unless a request names one; nil means
 	// UTC.
 	Zone *time.Location
@@ -65,6 +68,9 @@ func (a *API) Routes() []Route {
 		{"GET", "/v1/people", ScopeRead, "", a.answer(a.findPeople)},
 		{"GET", "/v1/people/{person}", ScopeRead, "", a.answer(a.getPerson)},
 		{"GET", "/v1/people/{person}/reply", ScopeRead, "", a.answer(a.getReply)},
+		{"GET", "/v1/incidents", ScopeRead, "", a.answer(a.listIncidents)},
+		{"GET", "/status.json", "", "", http.HandlerFunc(a.getStatus)},
+		{"GET", "/status", "", "", http.HandlerFunc(a.showStatus)},
 		{"GET", "/v1/events", ScopeRead, "", a.answer(a.streamEvents)},
 		{"GET", "/v1/queue", ScopeRead, "", a.answer(a.getQueue)},
 		{"POST", "/v1/queue/pause", ScopeOperate, "", a.answer(a.pause)},

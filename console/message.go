@@ -23,6 +23,8 @@ type Message struct {
 	NextStep    string `json:"next_step,omitempty"` // what that one should do
 	// Reply is a text to paste to the customer, where the catalogue of causes has one.
 	Reply string `json:"reply,omitempty"`
+	// Incident is what its trouble is part of, where it is not alone.
+	Incident *Wider `json:"incident,omitempty"`
 	// Ahead is what happens next by itself, a sentence; "" when nothing will.
 	Ahead string `json:"ahead,omitempty"`
 	// Schedule is when the attempts that are ahead begin if all of them fail; empty

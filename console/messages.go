@@ -96,6 +96,9 @@ func (a *API) tell(ctx context.Context, id mail.ID, t Telling) (Message, error) 
 			a.logger().WarnContext(ctx, "the queue did not tell about a message", "message", id, "error", err)
 		}
 	}
+	if t.Incidents, err = a.View.Incidents(ctx); err != nil {
+		return Message{}, err
+	}
 	return Tell(f, t), nil
 }
 

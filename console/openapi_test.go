@@ -53,7 +53,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	routes := map[string]Scope{}
 	all := append(newSite(t).api.Routes(), new(Domains).Routes()...)
 	for _, r := range append(all, new(SignIn).apiRoutes()...) {
-		if r.Pattern != "/d/{share}" && r.Pattern != "/domain.css" { // for people
+		if r.Pattern != "/status" && r.Pattern != "/d/{share}" && r.Pattern != "/domain.css" { // for people
 			routes[r.Method+" "+r.Pattern] = r.Scope.issued()
 		}
 	}
@@ -95,7 +95,8 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 	for _, v := range []any{
 		mail.Request{}, mail.Receipt{}, mail.Problem{}, mail.SuppressionNotice{}, mail.Warning{}, mail.Event{}, mail.Evidence{}, mail.Exchange{}, mail.Try{},
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
-		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
+		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{},
+		Incidents{}, Incident{}, Wider{}, Status{}, StatusIncident{}, StatusWindow{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
 		Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},
 		Destination{}, Trouble{},
 		DomainReport{}, dnscheck.Product{}, dnscheck.Finding{}, dnscheck.Advice{}, dnscheck.ClientAdvice{}, dnscheck.History{},

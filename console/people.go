@@ -111,6 +111,9 @@ func (v *View) judge(ctx context.Context, people []Person, t Telling) error {
 	if err != nil {
 		return err
 	}
+	if t.Incidents, err = v.Incidents(ctx); err != nil {
+		return err
+	}
 	for i := range people {
 		m := Tell(Facts{Summary: latest[i], Events: facts[latest[i].ID]}, t)
 		people[i].Verdict, people[i].WhoActs, people[i].WhoActsText = m.Verdict, m.WhoActs, m.WhoActsText

@@ -14,7 +14,7 @@ import (
 
 // schemaVersion is raised with every change of the schema or of what is stored in
 // it. A view of another version is built anew from the log.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // schema: times are microseconds since 1970, 0 for none. The id of a message sorts
 // by the time it was made, so "newest first" is by id.
@@ -34,9 +34,11 @@ CREATE TABLE events (
 	message TEXT NOT NULL,
 	tenant  TEXT NOT NULL,
 	state   TEXT NOT NULL,
+	domain  TEXT NOT NULL, provider TEXT NOT NULL, cause TEXT NOT NULL,
 	fact    BLOB NOT NULL
 );
 CREATE INDEX events_message ON events (message);
+CREATE INDEX events_attempts ON events (at) WHERE state IN ('accepted', 'delayed', 'refused');
 
 CREATE TABLE messages (
 	id TEXT PRIMARY KEY,
@@ -89,6 +91,8 @@ type store struct {
 	// known are rows of people and tenants that are written: who comes again costs
 	// nothing. Only apply and prune use it, one at a time.
 	known knownRows
+	// tallies are what incidents are found by.
+	tallies tallies
 }
 
 // openStore opens the database at path, or one in memory for "". A file that is no

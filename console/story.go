@@ -19,6 +19,9 @@ type Telling struct {
 	// Live is what the queue knows of the message beyond its facts; the zero value
 	// where it has ended or the queue isn't asked.
 	Live Live
+	// Incidents are those that the message's trouble may be part of, as [View.Incidents]
+	// has them.
+	Incidents []Incident
 }
 
 // Tell tells one message's facts in plain sentences. It never says "delivered": a
@@ -46,6 +49,7 @@ func Tell(f Facts, t Telling) Message {
 	}
 	m.Verdict = n.verdict(m.State)
 	n.advise(&m)
+	n.tellWider(&m, t)
 	if m.State.Open() {
 		m.Ahead = n.ahead(m.State, m.NextAttempt)
 		m.Schedule = n.live.Schedule

@@ -46,6 +46,7 @@ func (v *View) apply(ctx context.Context, batch []mail.LoggedEvent) error {
 		return fmt.Errorf("write the view: %w", err)
 	}
 	v.store.known.add(who)
+	v.store.tallies.changed(batch)
 	v.hub.moveTo(place, slices.Collect(maps.Keys(touched))...)
 	return nil
 }
@@ -99,10 +100,12 @@ func factID(e mail.LoggedEvent) string {
 
 // insertEvent: of a fact recorded twice the one at the lower place is kept,
 // whichever comes first.
-const insertEvent = `INSERT INTO events (seq, id, at, message, tenant, state, fact) VALUES (?, ?, ?, ?, ?, ?, ?)
+const insertEvent = `INSERT INTO events (seq, id, at, message, tenant, state, domain, provider, cause, fact)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (seq) DO NOTHING
 	ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, at = excluded.at, message = excluded.message,
-		tenant = excluded.tenant, state = excluded.state, fact = excluded.fact
+		tenant = excluded.tenant, state = excluded.state, domain = excluded.domain, provider = excluded.provider,
+		cause = excluded.cause, fact = excluded.fact
 		WHERE excluded.seq < seq`
 
 func keepEvent(ctx context.Context, insert *sql.Stmt, e mail.LoggedEvent) error {
@@ -110,7 +113,12 @@ func keepEvent(ctx context.Context, insert *sql.Stmt, e mail.LoggedEvent) error 
 	if err != nil {
 		return fmt.Errorf("event at %d: %w", e.Seq, err)
 	}
-	_, err = insert.ExecContext(ctx, int64(e.Seq), e.ID, micros(e.At), string(e.Message), e.Tenant, string(e.State), fact)
+	provider := ""
+	if e.Evidence != nil {
+		provider = e.Evidence.Provider
+	}
+	_, err = insert.ExecContext(ctx, int64(e.Seq), e.ID, micros(e.At), string(e.Message), e.Tenant, string(e.State),
+		e.To.Domain(), provider, string(e.Cause), fact)
 	return err
 }
 
