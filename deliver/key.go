@@ -94,7 +94,7 @@ func parsePrivate(block *pem.Block) (crypto.Signer, error) {
 		if n := k.N.BitLen(); n < 2048 || n > 4096 {
 			return nil, fmt.Errorf("it has %d bits, and RSA keys for DKIM need 2048 (RFC 8301); make one with: deliverd dkim new", n)
 		}
-		return k, nil
+		return signerOf(k)
 	case ed25519.PrivateKey:
 		return k, nil
 	}
