@@ -21,6 +21,7 @@ import (
 // openQueue opens the store and the queue in it.
 func (d *Daemon) openQueue(ctx context.Context) error {
 	c := d.config
+	d.start("memory", tendMemory)
 	if c.NATS.URL == "" {
 		sync, err := c.NATS.syncInterval()
 		if err != nil {
@@ -67,7 +68,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	if ours {
 		d.start("key ring", func(ctx context.Context) { d.tendKeys(ctx, seal) })
 	}
-	d.start("memory", d.tendMemory)
+	d.start("what the scan left", d.afterScan)
 	d.start("audit", d.auditLoop)
 	d.start("suppressions", d.suppressLoop)
 	return nil
