@@ -69,6 +69,7 @@ func (d *Deliverer) way(ctx context.Context, a *mail.Attempt, from mail.Address,
 	}
 	var err error
 	t.plan, err = d.options.Plan(ctx, a.Message.To.Domain())
+	t.plan.from = d.originOf(a.Message.Kind)
 	t.plan.kind, t.plan.floor = a.Message.Kind, d.options.floor(a.Message.Kind)
 	t.env.requireTLS = t.plan.floor == mail.TLSFloorRequire
 	targets := t.plan.targets()

@@ -58,8 +58,8 @@ func (c *Caller) converse(ctx context.Context, domain string, t target) dnscheck
 	if dial == nil {
 		dial = dialFrom(c.Sources)
 	}
-	d := &Deliverer{options: Options{Hello: c.Hello, RootCAs: c.RootCAs}, dial: dial}
-	raw, err := d.dialTCP(ctx, t.addr, callConnect)
+	d := &Deliverer{options: Options{Hello: c.Hello, RootCAs: c.RootCAs}}
+	raw, err := (&origin{dial: dial}).connect(ctx, t.addr, callConnect)
 	if err != nil {
 		call.said.Err = plain(err)
 		return call.said

@@ -76,6 +76,8 @@ type Options struct {
 	// Sources are the addresses to send from, the first of a family for that family.
 	// Empty: the system's choice. Dial makes them moot.
 	Sources []netip.Addr
+	// Origins send the mail of a kind from elsewhere or under another name.
+	Origins map[string]*Origin
 	// RootCAs judge certificates. Nil: the system's.
 	RootCAs  *x509.CertPool
 	Timeouts Timeouts
@@ -96,7 +98,8 @@ func (o *Options) floor(kind string) mail.TLSFloor {
 type Deliverer struct {
 	options Options
 	wait    Timeouts
-	dial    func(ctx context.Context, network, addr string) (net.Conn, error)
+	usual   *origin
+	origins map[string]*origin // by kind
 	log     *slog.Logger
 	memory  *memory
 	pool    *pool
@@ -108,6 +111,8 @@ func New(o Options) (*Deliverer, error) {
 	switch {
 	case !helloOK(o.Hello):
 		return nil, errors.New("deliver: the EHLO name must be the full host name that this machine's address resolves to, e.g. mail.example.com")
+	case !originsOK(o.Origins):
+		return nil, errors.New("deliver: an origin's EHLO name must be the full host name that its address resolves to")
 	case o.Render == nil:
 		return nil, errors.New("deliver: nothing renders messages")
 	case o.ReturnPath == nil:
@@ -117,11 +122,9 @@ func New(o Options) (*Deliverer, error) {
 	case o.RequireDKIM && o.Sign == nil:
 		return nil, errors.New("deliver: DKIM is required, and there is no key; make one with: deliverd dkim new")
 	}
-	d := &Deliverer{options: o, wait: o.Timeouts.withDefaults(), dial: o.Dial, log: o.Log, memory: &memory{}}
+	d := &Deliverer{options: o, wait: o.Timeouts.withDefaults(), log: o.Log, memory: &memory{}}
 	d.signers = make(chan struct{}, cmp.Or(o.Signers, max(1, runtime.GOMAXPROCS(0)/2)))
-	if d.dial == nil {
-		d.dial = dialFrom(o.Sources)
-	}
+	d.usual, d.origins = origins(&o)
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -136,6 +139,15 @@ func helloOK(name string) bool {
 	}
 	for _, c := range []byte(name) {
 		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+func originsOK(origins map[string]*Origin) bool {
+	for _, o := range origins {
+		if o == nil || o.Hello != "" && !helloOK(o.Hello) {
 			return false
 		}
 	}

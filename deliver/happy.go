@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"net"
-	"net/netip"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
@@ -25,16 +24,16 @@ type dialled struct {
 // dialHost dials a target, and the host's address of the other family if the first
 // takes long and the other is not known to be dead. The first to connect is taken, the
 // other one given up; if both fail it returns both, the target's first.
-func (d *Deliverer) dialHost(ctx context.Context, t target, timeout time.Duration) (won dialled, also *dialled) {
+func (d *Deliverer) dialHost(ctx context.Context, from *origin, t target, timeout time.Duration) (won dialled, also *dialled) {
 	if !t.other.IsValid() || d.memory.isDead(t.other.Addr()) {
-		raw, err := d.dialTCP(ctx, t.addr, timeout)
+		raw, err := from.connect(ctx, t.addr, timeout)
 		return dialled{t, raw, err}, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan dialled, 2)
 	dial := func(t target) {
-		raw, err := d.dialTCP(ctx, t.addr, timeout)
+		raw, err := from.connect(ctx, t.addr, timeout)
 		ended <- dialled{t, raw, err}
 	}
 	go dial(t)
@@ -88,12 +87,4 @@ func unconnected(won dialled, also *dialled) *failure {
 		f.twin = &failure{target: also.to, stage: mail.StageConnect, err: also.err}
 	}
 	return f
-}
-
-// family names the network of an address to a dialer.
-func family(a netip.Addr) string {
-	if a.Is4() {
-		return "tcp4"
-	}
-	return "tcp6"
 }

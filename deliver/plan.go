@@ -41,6 +41,7 @@ type Plan struct {
 	// report to it; nil if it could, or none is announced.
 	Unfetched *tlspolicy.FetchError
 
+	from  *origin
 	kind  string // of the message
 	floor mail.TLSFloor
 }

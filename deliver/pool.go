@@ -48,11 +48,12 @@ type poolKey struct {
 	names   string
 	require bool
 	user    string
+	from    *origin
 }
 
 func keyOf(p *Plan, t target) poolKey {
 	demand := t.demand()
-	k := poolKey{addr: t.addr, host: t.host, tls: demand.Level, names: demand.Sharing(), require: demand.RequireTLS}
+	k := poolKey{addr: t.addr, host: t.host, tls: demand.Level, names: demand.Sharing(), require: demand.RequireTLS, from: p.from}
 	if p.Login != nil {
 		k.user = p.Login.User
 	}

@@ -218,6 +218,7 @@ func TestTakeLooksFirst(t *testing.T) {
 		if o := d.Attempt(t.Context(), &mail.Attempt{Message: testMessage(), Number: 1}); o.State != mail.StateAccepted {
 			t.Fatalf("got %+v", o)
 		}
+		plan.from = d.usual
 		key := keyOf(&plan, plan.targets()[0])
 		for {
 			d.pool.mu.Lock()
@@ -260,7 +261,7 @@ func TestPoolBounds(t *testing.T) {
 			t.Errorf("%d connections wait, want 2", d.pool.total)
 		}
 		encrypted := plan
-		encrypted.TLS = TLSEncrypted
+		encrypted.TLS, encrypted.from = TLSEncrypted, d.usual
 		other := keyOf(&encrypted, encrypted.targets()[0])
 		if c := d.pool.take(t.Context(), other); c != nil {
 			t.Error("a connection in clear was given to mail that must be encrypted")

@@ -229,12 +229,12 @@ func (d *Deliverer) open(ctx context.Context, p *Plan, t target, wait Timeouts) 
 }
 
 func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeouts, policy TLSPolicy) (*conn, *failure) {
-	won, also := d.dialHost(ctx, t, wait.Connect)
+	won, also := d.dialHost(ctx, p.from, t, wait.Connect)
 	if won.err != nil {
 		return nil, unconnected(won, also)
 	}
 	raw := won.conn
-	c := &conn{raw: raw, Conn: raw, replies: newReplyReader(raw), wait: wait, target: won.to, hello: d.options.Hello, born: time.Now()}
+	c := &conn{raw: raw, Conn: raw, replies: newReplyReader(raw), wait: wait, target: won.to, hello: p.from.hello, born: time.Now()}
 	release := c.bind(ctx)
 	f := c.start(ctx, d, p, policy)
 	release() // where that comes too late, the next write finds the connection closed
@@ -254,14 +254,6 @@ func (d *Deliverer) connect(ctx context.Context, p *Plan, t target, wait Timeout
 // and reports whether it was in time.
 func (c *conn) bind(ctx context.Context) (release func() bool) {
 	return context.AfterFunc(ctx, func() { c.raw.Close() })
-}
-
-// dialTCP names the family to the dialer: the address is one of a plan's, never a
-// name to be looked up.
-func (d *Deliverer) dialTCP(ctx context.Context, addr netip.AddrPort, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return d.dial(ctx, family(addr.Addr()), addr.String())
 }
 
 // start goes from the greeting to where MAIL can be said.

@@ -70,6 +70,15 @@ type SendConfig struct {
 	Concurrency      int      `toml:"concurrency"`
 	PerDestination   int      `toml:"per_destination"`
 	PrivateAddresses bool     `toml:"private_addresses"` // deliver to MX hosts on private networks
+
+	Pools []SendPoolConfig `toml:"pool"`
+}
+
+// SendPoolConfig sends the mail of some kinds from elsewhere, under a name of its own.
+type SendPoolConfig struct {
+	Kinds     []string `toml:"kinds"`
+	Hello     string   `toml:"hello"`     // empty: send.hello
+	Addresses []string `toml:"addresses"` // bound; empty: as all other mail
 }
 
 // DKIMConfig is one signing key, or with a domain alone says that deliverd keeps the
@@ -247,6 +256,7 @@ func (c *Config) Validate() error {
 	if c.Send.Bind && len(c.Send.Addresses) == 0 {
 		complain("send.bind: there is no address to bind; list them in send.addresses")
 	}
+	c.validatePools(complain)
 	if c.Send.Relay != "" {
 		if err := checkHostPort(c.Send.Relay); err != nil {
 			complain("send.relay: %v; write it as \"smtp.example.com:587\"", err)

@@ -16,7 +16,7 @@ import (
 // can't be read.
 func (c *Config) Sender() (*dnscheck.Sender, error) {
 	u := &dnscheck.Sender{Hello: c.Send.Hello, ReturnPath: strings.ToLower(c.Send.ReturnPathDomain)}
-	for _, s := range c.Send.Addresses {
+	for _, s := range c.sendAddresses() {
 		u.Addresses = append(u.Addresses, netip.MustParseAddr(s)) // Validate has parsed it
 	}
 	if from := addrSpec(c.Send.From); from != "" {

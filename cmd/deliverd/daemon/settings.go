@@ -150,6 +150,7 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 		Sessions:    d.tlsSession,
 		Dial:        c.labDial(),
 		Sources:     c.sources(),
+		Origins:     c.origins(),
 		Log:         d.log,
 	}
 	if c.Send.Relay != "" {
@@ -241,14 +242,11 @@ func (d *Daemon) relayAddrs(ctx context.Context, host string) ([]netip.Addr, err
 }
 
 // sources are the addresses to bind, none unless the configuration says so.
-func (c *Config) sources() (addrs []netip.Addr) {
+func (c *Config) sources() []netip.Addr {
 	if !c.Send.Bind {
 		return nil
 	}
-	for _, s := range c.Send.Addresses {
-		addrs = append(addrs, netip.MustParseAddr(s)) // Validate has parsed it
-	}
-	return addrs
+	return parsedAddrs(c.Send.Addresses)
 }
 
 // fromDomains are the domains that a request may send from: those that we sign for,
