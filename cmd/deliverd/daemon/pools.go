@@ -49,10 +49,13 @@ func (c *Config) origins() map[string]*deliver.Origin {
 func (c *Config) sendAddresses() []string {
 	all := slices.Clone(c.Send.Addresses)
 	for _, p := range c.Send.Pools {
-		all = append(all, p.Addresses...)
+		for _, a := range p.Addresses {
+			if !slices.Contains(all, a) {
+				all = append(all, a)
+			}
+		}
 	}
-	slices.Sort(all)
-	return slices.Compact(all)
+	return all
 }
 
 // parsedAddrs are addresses that Validate has looked at.
