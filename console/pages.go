@@ -37,8 +37,8 @@ type PageParts struct {
 	Caught Caught
 	// Hints are lines for a shell, proposed while there is no mail yet.
 	Hints []string
-	// Sample says that the data is made up, so that each page says so.
-	Sample bool
+	// Sample reports whether the data is made up, so that each page says so.
+	Sample func() bool
 	// Domains makes the reports on domains.
 	Domains *Domains
 	// Templates are the texts of mails, as they are at the moment.
@@ -165,6 +165,7 @@ type shell struct {
 	With      PageParts
 	Words     words
 	By        *Principal
+	Sample    bool
 }
 
 func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, s shell) error {
@@ -175,6 +176,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, s shell
 	s.HasCaught, s.With = p.with.Caught != nil, p.with
 	s.Words = newWords(s.Lang, p.api.now(), p.api.Zone)
 	s.By = PrincipalFrom(r.Context())
+	s.Sample = p.with.Sample != nil && p.with.Sample()
 	if s.Section == "" {
 		s.Section = s.Page
 	}

@@ -19,6 +19,8 @@ type messagePage struct {
 	Preview *previewFrame  // nil where nothing can be shown
 	Resend  resendOffer
 	Caught  int // its mail's number at the catching server; 0 for none
+	// Soon are the next attempts ahead, and Later the others.
+	Soon, Later []time.Time
 }
 
 // replyText is what to answer to the customer, in one language.
@@ -45,6 +47,8 @@ func (p *Pages) message(w http.ResponseWriter, r *http.Request, by *Principal) e
 	for _, a := range slices.Backward(content.Attempts) {
 		content.Steps = append(content.Steps, attemptSteps{Attempt: a, Steps: conversation(t.Lang, a)})
 	}
+	content.Soon = content.Schedule[:min(len(content.Schedule), aheadSoon)]
+	content.Later = content.Schedule[len(content.Soon):]
 	content.Resend = p.offer(&f, t.Now)
 	content.Preview = p.frame(&f, r)
 	return p.show(w, r, http.StatusOK, shell{
@@ -255,6 +259,9 @@ func (p *Pages) blanked(r *http.Request, by *Principal) (mail.Message, error) {
 	}
 	return p.shownMessage(&f), nil
 }
+
+// aheadSoon of the attempts ahead are shown at once.
+const aheadSoon = 6
 
 // justHandedOver is how long after a hand-over it is worth waiting before the same is
 // sent again.

@@ -25,7 +25,7 @@ type troubled struct {
 }
 
 const (
-	startRows   = 20
+	startRows   = 12
 	troubleRows = 6
 	// troubleAmong the latest messages are looked through for trouble.
 	troubleAmong = 200
@@ -84,6 +84,9 @@ func (p *Pages) verdict(r *http.Request, id mail.ID) (string, mail.Actor, error)
 type peoplePage struct {
 	Query string
 	People
+	// Answer and More are what to say when nobody matches: the first sentence, and the
+	// others.
+	Answer, More string
 }
 
 const searchMost = 30
@@ -116,5 +119,9 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 	if err != nil {
 		return err
 	}
-	return p.show(w, r, http.StatusOK, shell{Title: q + " – deliverd", Page: "people", Section: "start", Place: place, Content: peoplePage{q, people}})
+	answer, more, _ := strings.Cut(people.Answer, ". ")
+	if more != "" {
+		answer += "."
+	}
+	return p.show(w, r, http.StatusOK, shell{Title: q + " – deliverd", Page: "people", Section: "start", Place: place, Content: peoplePage{q, people, answer, more}})
 }

@@ -32,6 +32,7 @@ var house = map[string][]string{
 	"cmd/deliverd":        {"*"},
 	"cmd/deliverd/daemon": {"*"},
 	"cmd/deliverd/bench":  {"*"},
+	"cmd/deliverd/sample": {"deliver/smtptest", "mail"},
 }
 
 // homes says which rooms may import a foreign library, so that each has one home.

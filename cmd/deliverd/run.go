@@ -87,12 +87,16 @@ func newLogger(ui *ui, c daemon.LogConfig) *slog.Logger {
 
 func devCommand(ui *ui) *cobra.Command {
 	var data, httpAddr, smtpAddr, natsAddr string
+	var noSample bool
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything in one process, with every mail caught; nothing to configure",
 		Long: `Run everything in one process: the daemon with its queue embedded, and an SMTP
 server that stands for every recipient's and catches all mail. Nothing leaves the
-machine, and the API needs no token: it answers on loopback only.`,
+machine, and the API needs no token: it answers on loopback only.
+
+A data directory that nothing was sent from yet begins with a day of made-up mail, so
+that every page has something to show; --no-sample begins empty.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c := daemon.Defaults()
@@ -126,12 +130,18 @@ machine, and the API needs no token: it answers on loopback only.`,
 			if err != nil {
 				return failed(err.Error(), "other addresses: --http, --smtp, --nats 127.0.0.1:0; another place for data: --data DIR")
 			}
+			if !noSample {
+				if _, err := d.Sample(cmd.Context()); err != nil {
+					return errors.Join(err, d.Close(context.WithoutCancel(cmd.Context())))
+				}
+			}
 			ui.printDevHelp(d, sink, c.Data)
 			return d.Run(cmd.Context())
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&data, "data", "", "`DIR`ectory for the queue; one that it names, if not given")
+	f.BoolVar(&noSample, "no-sample", false, "begin without a day of made-up mail")
 	f.StringVar(&httpAddr, "http", "127.0.0.1:8025", "`ADDR`ess of API and pages")
 	f.StringVar(&smtpAddr, "smtp", "127.0.0.1:1025", "`ADDR`ess of the catching SMTP server")
 	f.StringVar(&natsAddr, "nats", "127.0.0.1:4222", "`ADDR`ess of the embedded NATS server")

@@ -75,6 +75,10 @@
     }
   });
 
+  // On a narrow screen the part of the navigation that this page belongs to may be out of sight.
+  const here = $(".top nav [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - 40;
+
   // New facts. The feed says how many there are; the page is fetched again and what
   // has changed is put in its place, at once where nobody's eyes, pointer or focus
   // would be disturbed, and otherwise when it is asked for.
@@ -118,7 +122,13 @@
   spoken.setAttribute("role", "status");
   document.body.append(spoken);
 
+  // Only a page that somebody looks at keeps a connection: browsers have few of them
+  // for one address.
+  let paused = store.get("deliverd.live") === "paused";
   const listen = () => {
+    if (feed) feed.close();
+    feed = null;
+    if (paused || document.hidden) return;
     feed = new EventSource(`/live?${document.body.dataset.watch}&after=${place}`);
     feed.addEventListener("open", () => { bar.classList.remove("lost"); bar.title = ""; });
     feed.addEventListener("error", () => { bar.classList.add("lost"); bar.title = words.wordLost; });
@@ -130,17 +140,17 @@
   };
   const pause = (on) => {
     const b = $("[data-do=pause]");
+    paused = on;
     b.setAttribute("aria-pressed", String(on));
     $(".label", b).textContent = on ? b.dataset.wordPaused : b.dataset.wordLive;
     store.set("deliverd.live", on ? "paused" : "on");
-    if (feed) { feed.close(); feed = null; }
-    if (!on) listen();
+    listen();
   };
   if (document.body.dataset.watch) {
     bar.hidden = false;
-    pause(store.get("deliverd.live") === "paused");
+    pause(paused);
+    document.addEventListener("visibilitychange", listen);
+    addEventListener("pagehide", () => { if (feed) feed.close(); feed = null; });
+    addEventListener("pageshow", (e) => { if (e.persisted) listen(); });
   }
-  // A page that is left keeps no connection.
-  addEventListener("pagehide", () => { if (feed) feed.close(); });
-  addEventListener("pageshow", (e) => { if (e.persisted && feed) listen(); });
 })();

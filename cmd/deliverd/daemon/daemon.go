@@ -40,8 +40,6 @@ type Options struct {
 	Catch *smtptest.Sink
 	// Hints are commands that the start page proposes while there is no mail.
 	Hints []string
-	// Sample: the data is made up, and the pages say so.
-	Sample bool
 }
 
 // Daemon is a running deliverd.
@@ -72,7 +70,7 @@ type Daemon struct {
 	tokens     *console.Tokens
 	serviceLog *console.ServiceLog
 	hints      []string
-	sample     bool
+	sample     atomic.Bool // the data is made up, and the pages say so
 	catch      *smtptest.Sink
 	http       net.Listener
 }
@@ -84,7 +82,7 @@ const grace = 30 * time.Second
 
 // Open starts everything but the work: when it returns, the API answers.
 func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error) {
-	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, sample: o.Sample, cleanups: cleanups{log: o.Log}, metrics: newMetrics()}
+	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.cleanups.run(context.WithoutCancel(ctx)))

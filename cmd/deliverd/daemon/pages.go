@@ -13,7 +13,7 @@ import (
 // pageParts is what the pages show beside what the API knows.
 func (d *Daemon) pageParts(domains *console.Domains) console.PageParts {
 	parts := console.PageParts{
-		Hints: d.hints, Sample: d.sample, Domains: domains,
+		Hints: d.hints, Sample: d.sample.Load, Domains: domains,
 		Templates: func() *mail.Templates { return d.settings.Load().templates },
 		Kinds:     d.config.kinds(), From: d.config.Send.From, Health: d.healthParts,
 	}
