@@ -55,7 +55,7 @@ type PageParts struct {
 
 // pageNames are the templates of whole pages.
 var pageNames = [...]string{"start", "people", "person", "message", "resend", "delays", "domains", "suppressed", "lift",
-	"templates", "health", "caught", "mail", "problem"}
+	"templates", "log", "health", "caught", "mail", "problem"}
 
 // NewPages returns the pages over api.
 func NewPages(api *API, parts PageParts) (*Pages, error) {
@@ -108,6 +108,9 @@ func (p *Pages) Routes() []Route {
 		routes = append(routes,
 			Route{"GET", "/templates", ScopeRead, "", p.page(p.mailTemplates)},
 			Route{"GET", "/templates/{template}/preview", ScopeRead, "", p.page(p.templatePreview)})
+	}
+	if p.api.ServiceLog != nil {
+		routes = append(routes, Route{"GET", "/log", ScopeRead, "", p.page(p.serviceLog)})
 	}
 	if p.with.Health != nil {
 		routes = append(routes, Route{"GET", "/health", ScopeRead, "", p.page(p.health)})
@@ -162,6 +165,7 @@ type shell struct {
 	Place     uint64 // of the event log, which the page shows
 	Said      string // what was just done, in words
 	HasCaught bool
+	HasLog    bool
 	With      PageParts
 	Words     words
 	By        *Principal
@@ -173,7 +177,7 @@ func (p *Pages) show(w http.ResponseWriter, r *http.Request, status int, s shell
 	s.Query = strings.TrimSpace(r.URL.Query().Get("q"))
 	s.Here = r.URL.RequestURI()
 	s.Said = saidInWords(s.Lang, r.URL.Query().Get("done"))
-	s.HasCaught, s.With = p.with.Caught != nil, p.with
+	s.HasCaught, s.HasLog, s.With = p.with.Caught != nil, p.api.ServiceLog != nil, p.with
 	s.Words = newWords(s.Lang, p.api.now(), p.api.Zone)
 	s.By = PrincipalFrom(r.Context())
 	s.Sample = p.with.Sample != nil && p.with.Sample()

@@ -66,7 +66,7 @@ func (p *Pages) suppressedRow(r *http.Request, s mail.Suppression) (suppressedRo
 		tenants = nil
 	}
 	notSent, err := p.api.View.List(r.Context(), Filter{Tenants: tenants, To: s.Address, State: mail.StateSuppressed, Limit: notSentRows})
-	row.NotSent = slices.DeleteFunc(notSent, func(m Summary) bool { return m.QueuedAt.Before(s.Since) })
+	row.NotSent = slices.DeleteFunc(notSent, func(m Summary) bool { return m.ChangedAt.Before(s.Since) })
 	return row, err
 }
 

@@ -74,6 +74,8 @@ func TestPages(t *testing.T) {
 		Tenant: "04711", Address: "gone@nordlys.example", Cause: mail.CauseBadMailbox, Since: monday, Until: monday.Add(24 * time.Hour),
 		By: "deliverd", Message: testID(2), Reply: "550 5.1.1 No such user",
 	}}
+	s.api.ServiceLog.Append(t.Context(), LogEntry{Act: "lift", By: "Anna", Tenant: "04711", On: "gone@nordlys.example", Reason: "The mailbox is there again"})
+	s.api.ServiceLog.Append(t.Context(), LogEntry{Act: "cancel", By: "Anna", Tenant: "04711", On: string(invite(1).ID), Reason: "Invited the wrong person"})
 	message := "/messages/" + string(invite(2).Ref)
 	for name, path := range map[string]string{
 		"start": "/", "search": "/search?q=kari", "nothing_found": "/search?q=nobody@example.com", "near": "/search?q=kary.nordman@nordlys.example",
@@ -82,7 +84,7 @@ func TestPages(t *testing.T) {
 		"resend": message + "/resend", "resend_open": "/messages/" + string(invite(1).ID) + "/resend",
 		"delays": "/delays", "delays_pause": "/delays?act=pause&selector=domain:nordlys.example",
 		"suppressed": "/suppressed", "suppressed_none": "/suppressed?address=nobody", "lift": "/suppressed/lift?tenant=04711&address=gone@nordlys.example",
-		"templates": "/templates?template=pin&data=right-to-left", "health": "/health",
+		"templates": "/templates?template=pin&data=right-to-left", "health": "/health", "log": "/log", "log_none": "/log?by=Nobody",
 		"caught": "/caught", "mail": "/caught/1", "not_found": "/messages/nonsense",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/deliverd/deliverd/cmd/deliverd/sample"
+	"github.com/deliverd/deliverd/console"
 	"github.com/deliverd/deliverd/intake"
 )
 
@@ -94,8 +95,10 @@ func (d *Daemon) sampleAct(ctx context.Context, act sample.Act) error {
 	case act.Suppress != nil:
 		s := *act.Suppress
 		s.Since = time.Now().UTC()
+		d.serviceLog.Note(console.LogEntry{Act: "suppress", By: s.By, Via: console.ViaDev, Tenant: s.Tenant, On: string(s.Address), Reason: s.Reason})
 		return d.queue.Suppress(ctx, s)
 	case act.Pause != "":
+		d.serviceLog.Note(console.LogEntry{Act: "pause", By: act.By, Via: console.ViaDev, On: act.Pause, Reason: act.Reason})
 		return d.queue.Pause(ctx, act.Pause, act.By, act.Reason)
 	}
 	_, err := d.intake.Submit(ctx, intake.Caller{Source: "login", Tenants: []string{intake.AllTenants}}, *act.Send)
