@@ -27,7 +27,10 @@ type healthPage struct {
 	Fails, Warn int
 }
 
-func (p *Pages) health(w http.ResponseWriter, r *http.Request, _ *Principal) error {
+func (p *Pages) health(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	if !by.seesAll() {
+		return notAllowed("This is every tenant's matter, and your role is bound to some.")
+	}
 	content := healthPage{Parts: p.with.Health(r.Context())}
 	for _, part := range content.Parts {
 		switch part.State {
