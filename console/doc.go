@@ -19,6 +19,14 @@
 //	                                  blocks: for a page behind a signed link, and for
 //	                                  a terminal
 //
+// and from a browser or a program to a name and a role:
+//
+//	token ────────────────▶ Principal  what its scopes say, for its tenants
+//	OIDC, proxy, link ────▶ groups     a session's cookie, or each request's header
+//	groups ── grants ─────▶ Principal  a role, by the configuration of the moment
+//	Route.Scope ──────────▶ Handler    who may; what is another tenant's isn't there
+//	act ── ServiceLog ────▶ Chain      who, what, why: each entry with the hash of the last
+//
 // The View is a projection and never the truth: it is thrown away and built anew
 // whenever it is missing, damaged, of another schema, or no longer fits the log.
 // Folding a fact twice changes nothing and the order of facts does not matter, so

@@ -102,6 +102,12 @@
 // instead, which law 3 forbids where the jump was true), and a machine that slept
 // sends nothing late.
 //
+// # Chain
+//
+// DELIVERD_LOG holds records in one order for all nodes, each made in view of the one
+// before it: [Queue.Link] appends by compare-and-set on the stream's one subject. It is
+// not what the mail needs: a record that can't be written delays none.
+//
 // # Secrets
 //
 // Data and the signed bytes are sealed, see [KeyRing]; the record's other parts are
