@@ -60,19 +60,6 @@ func (q *Queue) Status(ctx context.Context, id mail.ID) (Status, error) {
 	return s, nil
 }
 
-// Message returns a waiting message with its Data opened. Only code that renders may
-// call it: Data holds secrets. ErrNotFound: it is not waiting.
-func (q *Queue) Message(ctx context.Context, id mail.ID) (mail.Message, error) {
-	_, r, _, err := q.find(ctx, id)
-	if err != nil {
-		return mail.Message{}, err
-	}
-	if r.State.Terminal() {
-		return mail.Message{}, ErrNotFound
-	}
-	return r.openData(q.o.Seal)
-}
-
 // Cancel asks that no further attempt of a message begins; nil means that the wish is
 // safe. An attempt under way is stopped if its final dot has not been sent, and may
 // yet succeed. ErrNotFound: it is not waiting. A *mail.Problem: it has ended.

@@ -27,6 +27,7 @@
 //	delayed     an attempt ended without a decision; its number and the next due time are in the record
 //	terminal    accepted, refused, expired, superseded, cancelled, suppressed: the record is an outbox
 //	buried      gone from the bucket; the event log has the story
+//	kept        not buried: an invite that may be sent again as it is, until it expires (kept.go)
 //
 //	from      outcome or wish                     to          written
 //	queued    delayed                             delayed     record (and signed bytes, once), event
@@ -112,7 +113,8 @@
 //
 // Data and the signed bytes are sealed, see [KeyRing]; the record's other parts are
 // what may be shown. The store removes a record by itself 72 hours after its expiry,
-// if no deliverd runs to end it.
+// if no deliverd runs to end it. Data that may be sent again is kept beyond a message's
+// end, but not beyond its expiry.
 //
 // # Measured
 //

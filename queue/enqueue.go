@@ -217,10 +217,14 @@ func (q *Queue) recordWrite(sh *shard, r *record, rev uint64) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
+	life := time.Until(r.Message.ExpiresAt) + afterlife
+	if r.Kept {
+		life -= afterlife
+	}
 	h := nats.Header{
 		indexHeader: {r.index(q.session).encode()},
 		headerKey:   {r.keyHeader()},
-		headerTTL:   {ttl(time.Until(r.Message.ExpiresAt) + afterlife)},
+		headerTTL:   {ttl(life)},
 	}
 	return newWrite(sh.bucket, idKey(r.Message.ID), b, rev, h, nil), nil
 }

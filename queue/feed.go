@@ -139,7 +139,9 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 	if rev <= f.said {
 		f.box.saw(rev, false)
 		if x.state.Terminal() {
-			f.q.bury(f.sh, key, rev, true)
+			if x.wish&flagKept == 0 {
+				f.q.bury(f.sh, key, rev, true)
+			}
 		} else {
 			f.q.sched.put(id, f.sh.n, rev, x)
 		}
@@ -226,7 +228,7 @@ func (q *Queue) sayRevision(sh *shard, r *record, rev uint64) {
 	q.say(facts, func() {
 		sh.said(rev)
 		if r.State.Terminal() {
-			q.bury(sh, r.Message.ID, rev, r.Signed)
+			q.layToRest(sh, r, rev)
 		}
 	})
 }
@@ -238,11 +240,7 @@ const burialLinger = time.Second
 // crash leaves unburied the next owner's scan finds.
 func (q *Queue) bury(sh *shard, id mail.ID, rev uint64, signed bool) {
 	if signed {
-		w := newWrite(sh.bucket, signedKey(id), nil, casNone, marker(markerLife), func(uint64, error) {
-			// Its own time to live ends it otherwise.
-		})
-		w.lazy = burialLinger
-		q.store.add(sh.bucket, w)
+		q.burySigned(sh, id)
 	}
 	w := newWrite(sh.bucket, idKey(id), nil, rev, marker(markerLife), func(_ uint64, err error) {
 		if err != nil && !errors.Is(err, errConflict) {
@@ -251,6 +249,24 @@ func (q *Queue) bury(sh *shard, id mail.ID, rev uint64, signed bool) {
 	})
 	w.lazy = burialLinger
 	q.store.add(sh.bucket, w)
+}
+
+func (q *Queue) burySigned(sh *shard, id mail.ID) {
+	w := newWrite(sh.bucket, signedKey(id), nil, casNone, marker(markerLife), func(uint64, error) {
+		// Its own time to live ends it otherwise.
+	})
+	w.lazy = burialLinger
+	q.store.add(sh.bucket, w)
+}
+
+// layToRest removes of an ended message what nobody may need any more.
+func (q *Queue) layToRest(sh *shard, r *record, rev uint64) {
+	switch {
+	case !r.Kept:
+		q.bury(sh, r.Message.ID, rev, r.Signed)
+	case r.Signed:
+		q.burySigned(sh, r.Message.ID)
+	}
 }
 
 // load reads a record and its revision.

@@ -42,6 +42,7 @@ const (
 	flagCancelled
 	flagGone  // the shard was lost while a worker had it
 	flagDoubt // the attempt under way counts in inDoubt
+	flagKept  // of a record: it has ended, and its Data is kept to be sent again
 )
 
 // handle is an item's place in the slab.

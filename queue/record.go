@@ -32,6 +32,8 @@ type record struct {
 	// carries them out.
 	Cancel       *wish   `json:"cancel,omitempty"`
 	SupersededBy mail.ID `json:"superseded_by,omitempty"`
+	// Kept: the message has ended, and its Data stays while it is valid, see keeps.
+	Kept bool `json:"kept,omitempty"`
 	// Hash is the request's, for the idempotency key.
 	Hash string `json:"hash,omitempty"`
 
@@ -130,7 +132,7 @@ type index struct {
 	due, exp int64 // Unix milliseconds
 	attempts int
 	keyed    bool  // has an idempotency key
-	wish     flags // flagCancelled, flagSuperseded: what the record's wishes say
+	wish     flags // flagCancelled, flagSuperseded, flagKept: what the record says
 	writer   string
 	domain   string
 	kind     string
@@ -155,6 +157,9 @@ func (r *record) index(writer string) index {
 	}
 	if r.SupersededBy != "" {
 		x.wish |= flagSuperseded
+	}
+	if r.Kept {
+		x.wish |= flagKept
 	}
 	return x
 }
@@ -196,7 +201,7 @@ func decodeIndex(s string) (x index, err error) {
 		return x, errIndex
 	}
 	return index{state: mail.State(f[1]), due: due, exp: exp, attempts: attempts,
-		keyed: f[5] == "1", wish: flags(wish) & (flagCancelled | flagSuperseded), writer: f[7], domain: f[8], kind: kind, tenant: tenant}, nil
+		keyed: f[5] == "1", wish: flags(wish) & (flagCancelled | flagSuperseded | flagKept), writer: f[7], domain: f[8], kind: kind, tenant: tenant}, nil
 }
 
 // madeAt is when a message's id was made, in Unix milliseconds (UUIDv7, RFC 9562 5.7).

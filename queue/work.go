@@ -395,10 +395,15 @@ func (h *hand) outcome(o mail.Outcome) {
 	h.delay(st, o.Signed)
 }
 
-// finish writes the terminal event into the record, whose secret is dropped with it.
+// finish writes the terminal event into the record, whose secret is dropped with it
+// unless the same message may be sent again.
 func (h *hand) finish(e mail.Event) {
+	keep := h.q.keeps(&h.r.Message, e.State)
 	ok := h.save(func(r *record) {
-		r.State, r.Attempts, r.sealed = e.State, e.Attempt, nil
+		r.State, r.Attempts, r.Kept = e.State, e.Attempt, keep
+		if !keep {
+			r.sealed = nil
+		}
 		r.Says = append(h.q.unsaid.of(r.Message.ID), e)
 	})
 	h.q.newest.leave(&h.r.Message)
@@ -518,7 +523,7 @@ func (q *Queue) sayNew(sh *shard, r *record, rev uint64, facts []mail.Event) {
 		}
 		sh.said(rev)
 		if r.State.Terminal() {
-			q.bury(sh, r.Message.ID, rev, r.Signed)
+			q.layToRest(sh, r, rev)
 		}
 	}
 	q.say(facts, said)
