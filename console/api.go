@@ -40,7 +40,9 @@ type Backend interface {
 type API struct {
 	View    *View
 	Backend Backend
-	Tokens  *Tokens // nil where there are none: then there are no routes for them
+	// Resender sends again.
+	Resender Resender
+	Tokens   *Tokens // nil where there are none: then there are no routes for them
 	// ServiceLog is told of acts, by whom and why; nil means that Log alone is.
 	ServiceLog *ServiceLog
 	// Maintenance returns the windows that the public status tells of: those that are now
@@ -65,6 +67,7 @@ func (a *API) Routes() []Route {
 		{"GET", "/v1/messages/{message}", ScopeRead, "", a.answer(a.getMessage)},
 		{"GET", "/v1/messages/{message}/events", ScopeRead, "", a.answer(a.getEvents)},
 		{"POST", "/v1/messages/{message}/cancel", ScopeAct, "", a.answer(a.cancel)},
+		{"POST", "/v1/messages/{message}/resend", ScopeAct, "", a.answer(a.resend)},
 		{"GET", "/v1/people", ScopeRead, "", a.answer(a.findPeople)},
 		{"GET", "/v1/people/{person}", ScopeRead, "", a.answer(a.getPerson)},
 		{"GET", "/v1/people/{person}/reply", ScopeRead, "", a.answer(a.getReply)},

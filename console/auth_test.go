@@ -23,6 +23,7 @@ var requests = map[string]struct{ path, body string }{
 	"GET /v1/incidents":                  {"/v1/incidents", ""},
 	"GET /status.json":                   {"/status.json", ""},
 	"GET /status":                        {"/status", ""},
+	"POST /v1/messages/{message}/resend": {"/v1/messages/{id}/resend", `{"reason":"r","mode":"new"}`},
 	"GET /v1/people":                     {"/v1/people?q=usr_123", ""},
 	"GET /v1/people/{person}":            {"/v1/people/{person}", ""},
 	"GET /v1/people/{person}/reply":      {"/v1/people/{person}/reply", ""},
@@ -116,6 +117,8 @@ func TestAuthorisationMatrix(t *testing.T) {
 			switch {
 			case strings.HasSuffix(name, "/cancel"):
 				success = 200
+			case strings.HasSuffix(name, "/resend"):
+				success = 202
 			case name == "POST /v1/suppressions" || name == "POST /v1/tokens":
 				success = 201
 			}

@@ -47,8 +47,6 @@ type PageParts struct {
 	Kinds map[string]mail.Kind
 	// From is what mails are sent from where a request does not say it.
 	From string
-	// Resender sends again.
-	Resender Resender
 	// Health looks at this installation.
 	Health func(ctx context.Context) []HealthPart
 }

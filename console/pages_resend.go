@@ -1,32 +1,18 @@
 package console
 
 import (
-	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
 )
 
-// The ways to send again.
-const (
-	ResendSame = "same" // the same mail, with the same link
-	ResendNew  = "new"  // a new one, which the auth service makes
-)
-
-// Resender sends messages again. Its errors are *mail.Problem where somebody can do
-// something about them: that the auth service makes no new ones, above all.
-type Resender interface {
-	// Resend sends the message again in one of the ways above and returns the new one's
-	// id; "" where it is still to come.
-	Resend(ctx context.Context, id mail.ID, mode, by, reason string) (mail.ID, error)
-}
-
 // resendOffer is what may be done with a message, and what to think of before.
 type resendOffer struct {
-	Available bool     // there is somebody who does it
-	Modes     []string // the best first; none while it still goes out by itself
+	Available bool         // there is somebody who does it
+	Modes     []ResendMode // the best first; none while it still goes out by itself
 	// HandedOver is when it was handed over a short while ago; zero if it was not.
 	HandedOver time.Time
 	// Open: it has not ended, so it goes out by itself.
@@ -35,11 +21,13 @@ type resendOffer struct {
 	OnlyNew bool
 	// Expired: the same can't be sent, as it would no longer work.
 	Expired bool
+	// WhyNot says why the same can't be sent, where that is neither of these.
+	WhyNot string
 }
 
 // offer says what may be done with a message.
 func (p *Pages) offer(f *Facts, now time.Time) resendOffer {
-	o := resendOffer{Available: p.with.Resender != nil, Open: f.State.Open(), OnlyNew: !p.with.Kinds[f.Kind].ResendSame}
+	o := resendOffer{Available: p.api.Resender != nil, Open: f.State.Open(), OnlyNew: !p.with.Kinds[f.Kind].ResendSame}
 	o.Expired = !f.ExpiresAt.After(now)
 	if f.State == mail.StateAccepted && now.Sub(f.ChangedAt) < justHandedOver {
 		o.HandedOver = f.ChangedAt
@@ -58,9 +46,10 @@ type resendPage struct {
 	Summary
 	Verdict string
 	Offer   resendOffer
-	Mode    string
+	Mode    ResendMode
 	Reason  string
 	Problem *mail.Problem
+	Ask     bool // nobody makes a new one on request: the words to ask somebody with
 }
 
 // TenantText names the tenant in a sentence, "" where there is none.
@@ -90,10 +79,28 @@ func (p *Pages) resendContent(r *http.Request, by *Principal) (resendPage, error
 		return resendPage{}, err
 	}
 	content := resendPage{Summary: f.Summary, Verdict: Tell(f, t).Verdict, Offer: p.offer(&f, t.Now)}
+	if content.Offer.Available && !content.Offer.Open {
+		choice, err := p.api.ResendChoice(r.Context(), f.Summary)
+		if err != nil {
+			return resendPage{}, err
+		}
+		content.Offer.narrow(choice)
+	}
 	if len(content.Offer.Modes) > 0 {
 		content.Mode = content.Offer.Modes[0]
 	}
+	content.Ask = !content.Offer.Available
 	return content, nil
+}
+
+// narrow leaves of an offer what is possible with this message.
+func (o *resendOffer) narrow(c ResendChoice) {
+	o.Modes = slices.DeleteFunc(o.Modes, func(m ResendMode) bool {
+		return m == ResendSame && !c.Same || m == ResendNew && !c.New
+	})
+	if !c.Same && !o.OnlyNew && !o.Expired {
+		o.WhyNot = c.WhyNot
+	}
 }
 
 func (p *Pages) showResend(w http.ResponseWriter, r *http.Request, status int, content resendPage) error {
@@ -110,40 +117,26 @@ func (p *Pages) resend(w http.ResponseWriter, r *http.Request, by *Principal) er
 	if err := parseForm(w, r); err != nil {
 		return err
 	}
-	content.Mode, content.Reason = r.PostForm.Get("mode"), r.PostForm.Get("reason")
+	content.Mode, content.Reason = ResendMode(r.PostForm.Get("mode")), r.PostForm.Get("reason")
 	made, err := p.sendAgain(r, by, &content)
 	if err != nil {
 		content.Problem = asProblem(r.Context(), p.api.logger(), err)
+		content.Ask = content.Problem.Type == mail.ProblemNotResendable
 		return p.showResend(w, r, content.Problem.Status, content)
-	}
-	if made == "" {
-		http.Redirect(w, r, "/messages/"+string(content.ID)+"?done=asked", http.StatusSeeOther)
-		return nil
 	}
 	http.Redirect(w, r, "/messages/"+string(made)+"?done=resend", http.StatusSeeOther)
 	return nil
 }
 
 func (p *Pages) sendAgain(r *http.Request, by *Principal, content *resendPage) (mail.ID, error) {
-	if p.with.Resender == nil {
+	if p.api.Resender == nil {
 		return "", unavailable("Sending again is not available here.")
 	}
-	allowed := false
-	for _, mode := range content.Offer.Modes {
-		allowed = allowed || mode == content.Mode
-	}
-	if !allowed {
+	if !slices.Contains(content.Offer.Modes, content.Mode) {
 		return "", invalid("mode", "This can't be done with this message.")
 	}
-	reason, err := checkReason(content.Reason)
-	if err != nil {
-		return "", err
-	}
-	made, err := p.with.Resender.Resend(r.Context(), content.ID, content.Mode, by.Name, reason)
-	if err == nil {
-		p.api.actedFor(r, by, "resend", string(content.ID), content.Tenant, reason)
-	}
-	return made, err
+	made, err := p.api.Resend(r, by, content.Summary, ResendRequest{Reason: content.Reason, Mode: content.Mode})
+	return made.ID, err
 }
 
 // parseForm reads a form of one of our pages.

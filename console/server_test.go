@@ -83,6 +83,24 @@ func (b *fakeBackend) Suppressions(_ context.Context, tenant string) ([]mail.Sup
 	return slices.DeleteFunc(slices.Clone(b.stops), func(s mail.Suppression) bool { return tenant != "" && s.Tenant != tenant }), nil
 }
 
+// Kept says that everything may be sent again.
+func (b *fakeBackend) Kept(context.Context, mail.ID, string) (kept, allowed bool, err error) {
+	return true, true, nil
+}
+func (b *fakeBackend) Again(_ context.Context, id mail.ID, key string) (mail.Receipt, error) {
+	return again(), b.note("again", string(id), key)
+}
+func (b *fakeBackend) Renew(_ context.Context, r Renewal) (mail.Receipt, error) {
+	return again(), b.note("renew", string(r.Message), r.Source, r.By, r.Reason)
+}
+func (b *fakeBackend) Record(_ context.Context, e mail.Event) error {
+	return b.note(string(e.State), string(e.Message), string(e.Other), e.By, e.Reason)
+}
+func again() mail.Receipt {
+	id := invite(9).ID
+	return mail.Receipt{ID: id, Ref: id.Ref(), State: mail.StateQueued}
+}
+
 // memoryStore is a Store in memory.
 type memoryStore struct {
 	mu   sync.Mutex
@@ -144,7 +162,7 @@ func newSite(t *testing.T) *site {
 	log.add(greylistedThenHandedOver(invite(2))...)
 	log.add(greylistedThenHandedOver(otherTenants())...)
 	s := &site{t: t, log: log, backend: &fakeBackend{log: log}, store: newMemoryStore(), tokens: map[string]string{}}
-	s.api = &API{View: openView(t, ""), Backend: s.backend, Tokens: NewTokens(s.store, clock), Now: clock, Heartbeat: time.Hour}
+	s.api = &API{View: openView(t, ""), Backend: s.backend, Resender: s.backend, Tokens: NewTokens(s.store, clock), Now: clock, Heartbeat: time.Hour}
 	s.api.ServiceLog, _ = runLog(t, &memoryChain{}, clock)
 	follow(t, s.api.View, log)
 	s.auth = &Authenticator{Tokens: s.api.Tokens}

@@ -3,6 +3,7 @@ package intake
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -119,6 +120,24 @@ func (in *Intake) Submit(ctx context.Context, c Caller, r mail.Request) (mail.Re
 		return mail.Receipt{}, in.problem(ctx, "enqueue", err)
 	}
 	receipt.Warnings = warnings
+	return receipt, nil
+}
+
+// Again takes in a message that was prepared before, under a new id: [mail.Message]
+// with ResendOf. Addresses may have been suppressed since; the person's rate counts.
+func (in *Intake) Again(ctx context.Context, m mail.Message) (mail.Receipt, error) {
+	if err := in.checkSuppressed(ctx, &m); err != nil {
+		return mail.Receipt{}, err
+	}
+	// What is sent again under one key is the same thing by definition.
+	hash := sha256.Sum256([]byte("again " + string(m.ResendOf)))
+	if err := in.checkFlood(&m, hash, true); err != nil {
+		return mail.Receipt{}, err
+	}
+	receipt, err := in.opts.Enqueue(ctx, &m, hash)
+	if err != nil {
+		return mail.Receipt{}, in.problem(ctx, "enqueue", err)
+	}
 	return receipt, nil
 }
 

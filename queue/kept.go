@@ -17,8 +17,8 @@ import (
 // keepLeast is how long a message has to be valid yet for its Data to be worth keeping.
 const keepLeast = time.Minute
 
-// keeps reports whether an ended message's Data stays.
-func (q *Queue) keeps(m *mail.Message, ended mail.State) bool {
+// keepsData reports whether an ended message's Data stays.
+func (q *Queue) keepsData(m *mail.Message, ended mail.State) bool {
 	switch ended {
 	case mail.StateAccepted, mail.StateRefused, mail.StateSuppressed:
 		now, _ := q.clock.now()

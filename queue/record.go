@@ -32,7 +32,7 @@ type record struct {
 	// carries them out.
 	Cancel       *wish   `json:"cancel,omitempty"`
 	SupersededBy mail.ID `json:"superseded_by,omitempty"`
-	// Kept: the message has ended, and its Data stays while it is valid, see keeps.
+	// Kept: the message has ended, and its Data stays while it is valid, see keepsData.
 	Kept bool `json:"kept,omitempty"`
 	// Hash is the request's, for the idempotency key.
 	Hash string `json:"hash,omitempty"`

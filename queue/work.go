@@ -398,7 +398,7 @@ func (h *hand) outcome(o mail.Outcome) {
 // finish writes the terminal event into the record, whose secret is dropped with it
 // unless the same message may be sent again.
 func (h *hand) finish(e mail.Event) {
-	keep := h.q.keeps(&h.r.Message, e.State)
+	keep := h.q.keepsData(&h.r.Message, e.State)
 	ok := h.save(func(r *record) {
 		r.State, r.Attempts, r.Kept = e.State, e.Attempt, keep
 		if !keep {

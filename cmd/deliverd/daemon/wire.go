@@ -189,7 +189,7 @@ func (d *Daemon) openIntake(context.Context) error {
 		Enqueue:     d.queue.Enqueue,
 		Find:        d.find,
 		Cancel:      d.cancel,
-		Record:      d.queue.Record,
+		Record:      d.record,
 		Wait:        d.waitEnded,
 		TakesNoMail: d.takesNoMail,
 		Delayed:     d.delays.about,
