@@ -36,7 +36,7 @@ type track struct {
 	window
 	limits  Limits
 	trouble trouble
-	next    int64 // the earliest beginning of the next attempt, in Unix milliseconds
+	next    int64                // the earliest beginning of the next attempt, in Unix milliseconds
 	last    time.Time            // of feedback here
 	lastOK  time.Time            // of such that was in order
 	others  map[string]time.Time // other nodes that send there, and since when we know

@@ -54,7 +54,7 @@ func TestRotateLeakedKey(t *testing.T) {
 	if leaked.Phase != "revoke" || !leaked.Leaked || leaked.Keys[0].Record != "v=DKIM1; p=" || next.Phase != "next" || len(next.Waiting) != 4 {
 		t.Fatalf("two records at two resolvers are missing, and the old ones are to be revoked; got %s", out)
 	}
-	p.logged(t, "configuration reloaded")
+	p.logged(t, "config.reload")
 	held, err := c.SendAndWait(t.Context(), invite("1", "mette@nordlys.example"), 0)
 	if err != nil {
 		t.Fatal(err)

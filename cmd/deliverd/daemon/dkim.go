@@ -262,28 +262,37 @@ func (d *Daemon) lookDKIM(ctx context.Context) (held bool, err error) {
 	return held, err
 }
 
-// tellRotation logs a step, and removes keys that are no use any more.
+// tellRotation writes a step into the service log, and removes keys that are no use
+// any more.
 func (d *Daemon) tellRotation(c *Config, domain string, n *deliver.News) {
-	log := d.log.With("domain", domain, "selector", n.Generation.Name())
+	name := n.Generation.Name() + "._domainkey." + domain
 	switch n.Generation.Phase {
 	case deliver.PhaseActive:
-		log.Info("the new DKIM keys are published everywhere, and sign from now on")
+		d.notice("dkim.active", name, "the new keys are published everywhere, and sign from now on")
 	case deliver.PhaseOld:
-		log.Info("the former DKIM keys sign no more; leave their records until deliverd says otherwise", "until", n.Generation.UnusedAt.Add(mail.MaxLife))
+		until := n.Generation.UnusedAt.Add(mail.MaxLife).Format(time.DateOnly)
+		d.notice("dkim.old", name, "the former keys sign no more; leave their records until "+until)
 	case deliver.PhaseRevoke:
 		if !n.Dropped {
-			log.Warn("nothing waits that these DKIM keys have signed: revoke them in DNS", "how", "deliverd dkim rotate --status "+domain)
+			d.notice("dkim.revoke", name, "nothing waits that these keys have signed: revoke them in DNS, as `deliverd dkim rotate --status "+domain+"` says")
 			return
 		}
-		for _, k := range n.Generation.Keys {
-			// Only what lies in our own directory was made by us.
-			if path := Secret(k.Key).Path(); path != "" && filepath.Dir(path) == c.DKIMDir() {
-				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					log.Error("a revoked DKIM key can't be removed", "error", err)
-				}
-			}
+		d.removeKeys(c, &n.Generation)
+		d.notice("dkim.revoked", name, "the revoked keys are gone from DNS, and from here")
+	}
+}
+
+// removeKeys removes the keys of a generation that lie in our own directory: only those
+// were made by us.
+func (d *Daemon) removeKeys(c *Config, g *deliver.Generation) {
+	for _, k := range g.Keys {
+		path := Secret(k.Key).Path()
+		if path == "" || filepath.Dir(path) != c.DKIMDir() {
+			continue
 		}
-		log.Info("the revoked DKIM keys are gone from DNS, and from here")
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			d.log.Error("a revoked DKIM key can't be removed", "error", err)
+		}
 	}
 }
 
