@@ -8,11 +8,13 @@
 //	render     the message as RFC 5322 bytes                         (a func, package mail's)
 //	sign       DKIM, once a message: a retry sends the same bytes    dkim.go, key.go
 //	plan       hosts, addresses, TLS policy; before any dialling     plan.go
+//	enter      where that leads, and whether there is room           destination.go
 //	reuse      a connection that carried another message             pool.go
 //	dial       greeting, EHLO, STARTTLS, EHLO, AUTH                  session.go, starttls.go
 //	note       how TLS went, for reports, and for a downgrade        tlsnote.go
 //	transact   MAIL, RCPT, DATA, body, and, asked again, the dot     transaction.go, reply.go
 //	verdict    what a failure means: other host, later, never        verdict.go
+//	contact    how the destination fared, for its window             contact.go
 //	evidence   who said what where, without secrets                  evidence.go
 //
 // A Caller (converse.go) has the same conversation up to RCPT and stops there: it is

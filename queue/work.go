@@ -22,28 +22,6 @@ const (
 	doubtWait = 5 * time.Second
 )
 
-// troubles counts what went wrong by our own fault, in memory: a message that meets a
-// healthy process starts afresh.
-type troubles struct {
-	troublesMu sync.Mutex
-	panics     map[mail.ID]int // guarded by troublesMu
-	locals     map[mail.ID]int // guarded by troublesMu: outcomes in a row that did not count
-}
-
-func (t *troubles) count(m map[mail.ID]int, id mail.ID) int {
-	t.troublesMu.Lock()
-	defer t.troublesMu.Unlock()
-	m[id]++
-	return m[id]
-}
-
-func (t *troubles) forget(id mail.ID) {
-	t.troublesMu.Lock()
-	defer t.troublesMu.Unlock()
-	delete(t.panics, id)
-	delete(t.locals, id)
-}
-
 // Work takes what is due, most urgent first, and hands each message to attempt. When
 // taking ends it takes no more and returns as soon as the attempts under way have
 // ended and their outcomes are safe. working is the attempts' context: its end tells
@@ -90,6 +68,8 @@ type hand struct {
 	attempt func(context.Context, *mail.Attempt) mail.Outcome
 	r       *record
 	rev     uint64
+	// turnedBack: its destination turned out to have no room.
+	turnedBack bool
 }
 
 // run does one thing with the message: ends it, or tries it once.
@@ -273,22 +253,15 @@ func (h *hand) try(ctx context.Context) {
 	}
 	end := h.q.journal.begin(h.r.Message.ID)
 	defer end()
-	turnedBack := false
-	a.Enter = func(destination string) error {
-		now, _ := h.q.clock.now()
-		if turnedBack = destination != "" && !h.q.sched.enter(h.t, destination, now); turnedBack {
-			return mail.ErrNoRoom
-		}
-		return nil
-	}
+	a.Enter = h.enter
 	o := h.call(ctx, a)
 	now, _ := h.q.clock.now()
 	h.q.sched.feedback(h.t, &o, now)
 	o.PossibleDuplicate = o.PossibleDuplicate || doubt
 	switch o.State {
 	case "":
-		if turnedBack {
-			h.again(0)
+		if h.turnedBack {
+			h.again(0) // to wait where it belongs
 			return
 		}
 		h.local(ctx, o.Local)
@@ -333,6 +306,16 @@ func (h *hand) proceed() error {
 		return mail.ErrCancelled
 	case f&flagSuperseded != 0:
 		return mail.ErrSuperseded
+	}
+	return nil
+}
+
+// enter is Attempt.Enter.
+func (h *hand) enter(destination string) error {
+	now, _ := h.q.clock.now()
+	h.turnedBack = destination != "" && !h.q.sched.enter(h.t, destination, now)
+	if h.turnedBack {
+		return mail.ErrNoRoom
 	}
 	return nil
 }
