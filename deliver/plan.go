@@ -178,11 +178,12 @@ type relayError struct {
 func (e *relayError) Error() string { return "relay " + e.host + ": " + e.err.Error() }
 
 // Fixed sends the mail of every domain to one address, as a rehearsal or a catching
-// server wants it.
+// server wants it. Each domain stays a destination of its own: the server plays them
+// all.
 func Fixed(host string, addr netip.AddrPort, policy TLSPolicy) Planner {
 	return func(context.Context, string) (Plan, error) {
 		return Plan{
-			Destination: host, Port: addr.Port(), TLS: policy,
+			Port: addr.Port(), TLS: policy,
 			Hosts: []Host{{Name: host, Addrs: []netip.Addr{addr.Addr()}}},
 		}, nil
 	}

@@ -18,7 +18,7 @@ type Status struct {
 	Message  mail.Message `json:"message"` // without Data
 	State    mail.State   `json:"state"`
 	Attempts int          `json:"attempts"` // that ended and counted
-	Next     time.Time    `json:"next"`     // when it is due
+	Next     time.Time    `json:"next"`     // when it is due, or its destination is looked at if that is later
 	Last     mail.Event   `json:"last"`
 	Paused   string       `json:"paused,omitempty"` // the selector that holds it back
 }
@@ -51,11 +51,14 @@ func (q *Queue) Status(ctx context.Context, id mail.ID) (Status, error) {
 	}
 	s := Status{Message: r.Message, State: r.State, Attempts: r.Attempts, Next: r.Due, Last: r.last()}
 	if b, err := id.Bytes(); err == nil && !r.State.Terminal() {
-		sending, paused := q.sched.standing(b)
+		sending, paused, look := q.sched.standing(b)
 		if sending {
 			s.State = mail.StateSending
 		}
 		s.Paused = paused
+		if look.After(s.Next) {
+			s.Next = look
+		}
 	}
 	return s, nil
 }
@@ -220,16 +223,20 @@ func (s *sched) shardOf(id [16]byte) (int, bool) {
 	return int(s.items.at(h).shard), true
 }
 
-// standing says whether a worker has a message, and which selector holds it back.
-func (s *sched) standing(id [16]byte) (sending bool, paused string) {
+// standing says whether a worker has a message, which selector holds it back, and when
+// its destination is looked at, should that be down.
+func (s *sched) standing(id [16]byte) (sending bool, paused string, look time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, ok := s.byID[id]
 	if !ok {
-		return false, ""
+		return false, "", time.Time{}
 	}
 	it := s.items.at(h)
-	return it.place == placeTaken, s.pausedBy(it)
+	if t := s.tracks.byName[s.destOf(it)]; t != nil && t.down() && it.lane > 1 && it.exp > t.Look.UnixMilli() {
+		look = t.Look.UTC()
+	}
+	return it.place == placeTaken, s.pausedBy(it), look
 }
 
 // Pause says that nothing which the selector picks is tried.

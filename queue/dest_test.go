@@ -294,3 +294,22 @@ func TestLessonsAreBounded(t *testing.T) {
 		t.Errorf("believed: %+v", l.window)
 	}
 }
+
+// Whoever asks when a message is tried next hears of the look that it waits for.
+func TestStandingKnowsTheLook(t *testing.T) {
+	t.Parallel()
+	s := testSched(Options{Limits: func(string) Limits { return Limits{Initial: 1} }})
+	s.add(1, "3", "a", 0, time.Hour)
+	s.add(2, "3", "a", 0, time.Hour)
+	s.add(3, "1", "a", 0, time.Hour)
+	if _, _, look := s.standing(testID(2)); !look.IsZero() {
+		t.Errorf("a look at %v, and nothing is down", look)
+	}
+	_, hands := s.order(0)
+	s.feedback(hands[0], &mail.Outcome{State: mail.StateDelayed, Contact: mail.ContactDown}, epoch)
+	for id, want := range map[uint64]time.Time{2: epoch.Add(firstLook), 3: {}} {
+		if _, _, look := s.standing(testID(id)); !look.Equal(want) {
+			t.Errorf("message %d: the look is at %v, want %v", id, look, want)
+		}
+	}
+}

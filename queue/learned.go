@@ -272,7 +272,7 @@ func (t *track) describe(name string, now time.Time) Destination {
 		Cause: t.trouble.Cause, Host: t.trouble.Host, Said: t.trouble.Said, At: t.trouble.At}
 	switch {
 	case t.down():
-		d.State, d.Look = DestinationDown, t.Look
+		d.State, d.Look, d.Window = DestinationDown, t.Look, 1
 	case t.Gap > 0, now.Before(t.CeilingUntil):
 		d.State = DestinationLimited
 	}

@@ -8,9 +8,6 @@ import (
 	"github.com/deliverd/deliverd/queue"
 )
 
-// catchHost is where everything goes in `deliverd dev`.
-const catchHost = "catch.acme.example"
-
 // destination is where all mail goes when it goes to one place; "" where each domain's
 // MX decides, which an attempt finds out.
 func (d *Daemon) destination(string) string {
@@ -19,7 +16,7 @@ func (d *Daemon) destination(string) string {
 		c = s.config
 	}
 	if d.catch != nil {
-		return catchHost
+		return "" // it plays every domain's server
 	}
 	host, _, _ := net.SplitHostPort(c.Send.Relay) // Validate has parsed it
 	return host
@@ -33,7 +30,7 @@ const relayWindow = 20
 // the provider is known to take where that is less. Our own relay gets all the mail
 // there is.
 func (d *Daemon) limits(name string) queue.Limits {
-	if name == d.destination("") {
+	if relay := d.destination(""); relay != "" && name == relay {
 		return queue.Limits{Initial: relayWindow, Most: d.config.Send.Concurrency}
 	}
 	known := deliver.KnownLimits(name)

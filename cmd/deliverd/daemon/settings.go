@@ -195,7 +195,7 @@ func addrSpec(from string) mail.Address {
 // the MX says.
 func (d *Daemon) planner(c *Config) (deliver.Planner, error) {
 	if d.catch != nil {
-		return deliver.Fixed(catchHost, d.catch.Addr(), deliver.TLSOpportunistic), nil
+		return deliver.Fixed("catch.acme.example", d.catch.Addr(), deliver.TLSOpportunistic), nil
 	}
 	if c.Send.Relay == "" {
 		return deliver.ByMX(d.resolver.Route, d.policies.Find), nil
