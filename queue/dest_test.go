@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -311,5 +312,122 @@ func TestStandingKnowsTheLook(t *testing.T) {
 		if _, _, look := s.standing(testID(id)); !look.Equal(want) {
 			t.Errorf("message %d: the look is at %v, want %v", id, look, want)
 		}
+	}
+}
+
+// TestDestinationsKeepCount plays random moves over few domains and destinations that
+// fail and recover, and checks that every count and place is what the items say.
+func TestDestinationsKeepCount(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(40) {
+		playDestinations(t, rand.New(rand.NewPCG(seed, 7)))
+	}
+}
+
+func playDestinations(t *testing.T, rnd *rand.Rand) {
+	t.Helper()
+	s := testSched(Options{Concurrency: 12, Reserved: 2, PerDestination: 6, Limits: func(name string) Limits {
+		if name == "paced" {
+			return Limits{PerMinute: 600}
+		}
+		return Limits{Initial: 1 + len(name)%5}
+	}})
+	names := []string{"shared", "paced", "other"}
+	contacts := []mail.Contact{mail.ContactOK, mail.ContactOK, mail.ContactBusy, mail.ContactDown, ""}
+	var hands []taken
+	now := time.Duration(0)
+	at := func() time.Time { return epoch.Add(now) }
+	for move := range uint64(600) {
+		switch rnd.IntN(8) {
+		case 0, 1:
+			s.addFor(fmt.Sprint(rnd.IntN(4)), move, fmt.Sprint(1+rnd.IntN(3)), fmt.Sprint(rnd.IntN(6)),
+				now+time.Duration(rnd.IntN(20))*time.Second, now+time.Duration(30+rnd.IntN(900))*time.Second)
+		case 2:
+			now += time.Duration(rnd.IntN(20_000)) * time.Millisecond
+		case 3:
+			s.mark(testID(uint64(rnd.IntN(int(move)+1))), flagCancelled)
+		case 4:
+			s.retryNow(selector{"domain", fmt.Sprint(rnd.IntN(6))}, at())
+		case 5:
+			if len(hands) == 0 {
+				break
+			}
+			h := hands[0]
+			hands = hands[1:]
+			o := mail.Outcome{State: mail.StateDelayed, Contact: contacts[rnd.IntN(len(contacts))]}
+			if !h.ending {
+				s.feedback(h, &o, at())
+			}
+			if rnd.IntN(2) == 0 || h.ending {
+				s.done(h)
+			} else {
+				s.again(h, at().Add(time.Duration(rnd.IntN(60))*time.Second))
+			}
+		default:
+			h, _, ok := s.take(at())
+			if !ok {
+				break
+			}
+			if !h.ending && rnd.IntN(3) > 0 && !s.enter(h, names[rnd.IntN(len(names))], at()) {
+				s.again(h, at())
+				break
+			}
+			hands = append(hands, h)
+		}
+		s.check(t, hands)
+	}
+}
+
+// check compares all that the scheduler counts with its items.
+func (s *sched) check(t *testing.T, hands []taken) {
+	t.Helper()
+	ending := map[handle]bool{}
+	for _, h := range hands {
+		ending[h.h] = h.ending
+	}
+	inflight, ready, uses := map[uint32]int{}, map[uint32]int{}, map[uint32]int{}
+	sending, inDoubt := 0, 0
+	s.each(func(h handle, it *item) {
+		switch {
+		case it.place == placeReady:
+			ready[it.flow]++
+			uses[it.dest]++
+			if f := s.flows[it.flow]; f.dest != it.dest || f.tenant != it.tenant || f.lane != it.lane {
+				t.Fatalf("an item of %d/%d/%d is in the flow of %d/%d/%d", it.dest, it.tenant, it.lane, f.dest, f.tenant, f.lane)
+			}
+		case it.place == placeTaken && !ending[h]:
+			inflight[it.dest]++
+			uses[it.dest]++
+			sending++
+			if it.flags&flagDoubt != 0 {
+				inDoubt++
+			}
+		}
+	})
+	if sending != s.sending || inDoubt != s.inDoubt {
+		t.Fatalf("%d under way, %d in doubt; the items say %d and %d", s.sending, s.inDoubt, sending, inDoubt)
+	}
+	for _, id := range s.leavers {
+		uses[id]++
+	}
+	for id, d := range s.dests {
+		n := uint32(id)
+		if d == nil {
+			if uses[n] > 0 {
+				t.Fatalf("destination %d is gone with %d items", id, uses[n])
+			}
+			continue
+		}
+		if d.inflight != inflight[n] || s.destIDs.list[id].uses != uses[n] {
+			t.Fatalf("%s: %d under way, %d uses; the items say %d and %d", s.destIDs.text(n), d.inflight, s.destIDs.list[id].uses, inflight[n], uses[n])
+		}
+		for place, f := range d.flows.list {
+			if int(s.flows[f].place) != place || len(s.flows[f].ready.list) != ready[f] || ready[f] == 0 {
+				t.Fatalf("%s: flow %d is misplaced or has %d of %d items", s.destIDs.text(n), f, len(s.flows[f].ready.list), ready[f])
+			}
+		}
+	}
+	if len(s.flowIDs)+len(s.freeFlows) != len(s.flows) {
+		t.Fatalf("%d flows in use and %d free of %d", len(s.flowIDs), len(s.freeFlows), len(s.flows))
 	}
 }
