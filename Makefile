@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build test test-openssl race race-core lint conformance deps fuzz bench clean
+.PHONY: run build test test-openssl race race-core lint conformance deps fuzz bench bench-search clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -56,6 +56,9 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: build ## the figures of the README
 	$(BIN) bench
+
+bench-search: ## the search among a million people: median and 99th percentile of each sort
+	$(GO) test -run '^$$' -bench Search -benchtime 200x -timeout 60m ./console
 
 clean:
 	rm -rf bin

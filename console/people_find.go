@@ -113,6 +113,21 @@ func (s *search) collect(ctx context.Context, match func(*personRow) int, query 
 	}, query, args...)
 }
 
+// settled reports whether the query is somebody's address, id or whole name, so that
+// no other search is of use. A number may be a tenant's as well, and one word a part
+// of other names.
+func (s *search) settled() bool {
+	if !strings.ContainsAny(s.q, "@_-") && len(s.words) < 2 {
+		return false
+	}
+	for _, r := range s.rows {
+		if r.match == matchExact || strings.Contains(s.q, "@") {
+			return true
+		}
+	}
+	return false
+}
+
 func exactly(*personRow) int { return matchExact }
 
 // matches finds who matches the query.
@@ -125,12 +140,12 @@ func (s *search) matches(ctx context.Context, n int) ([]Person, error) {
 		if err := way(ctx); err != nil {
 			return nil, err
 		}
-		if len(s.rows) > 0 && strings.Contains(s.q, "@") {
-			return s.people(ctx, n) // an address that was found needs no further search
+		if s.settled() {
+			break
 		}
 	}
 	people, err := s.people(ctx, n)
-	if err != nil || len(people) == n {
+	if err != nil || len(people) == n || s.settled() {
 		return people, err
 	}
 	ofTenants, err := s.byTenant(ctx)

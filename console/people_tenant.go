@@ -10,7 +10,7 @@ import (
 const (
 	// searchTenants bounds the tenants that a search looks into.
 	searchTenants = 10
-	// tenantPeople bounds the newest messages of each that people are taken from.
+	// tenantPeople bounds the newest messages that people are taken from, of all of them.
 	tenantPeople = 100
 )
 
@@ -26,7 +26,7 @@ func (s *search) byTenant(ctx context.Context) ([]Person, error) {
 	}
 	var found []Summary
 	for _, t := range whole {
-		part, err := s.v.summaries(ctx, "tenant = ?", []any{t.tenant}, "ORDER BY id DESC", tenantPeople)
+		part, err := s.v.summaries(ctx, "tenant = ?", []any{t.tenant}, "ORDER BY id DESC", tenantPeople/len(whole))
 		if err != nil {
 			return nil, err
 		}
@@ -34,7 +34,7 @@ func (s *search) byTenant(ctx context.Context) ([]Person, error) {
 	}
 	rows := rowsOf(found)
 	people, err := s.v.peopleOfRows(ctx, rows[:min(len(rows), searchTop)], MaxLimit)
-	if err != nil || len(s.words) < 2 {
+	if err != nil || len(s.words) < 2 || len(whole) > 0 {
 		return people, err
 	}
 	mixed, err := s.byTenantAndText(ctx)

@@ -112,6 +112,12 @@ func TestViewIsRebuilt(t *testing.T) {
 		"another schema": func(t *testing.T, path string, _ *testLog) {
 			exec(t, path, "PRAGMA user_version = 99")
 		},
+		"an older schema": func(t *testing.T, path string, _ *testLog) {
+			exec(t, path, "DROP TABLE people; PRAGMA user_version = 2")
+		},
+		"a spoiled index of names": func(t *testing.T, path string, _ *testLog) {
+			exec(t, path, "DELETE FROM people_text_data; PRAGMA user_version = 0")
+		},
 		"another program's": func(t *testing.T, path string, _ *testLog) {
 			if err := removeStore(path); err != nil {
 				t.Fatal(err)
