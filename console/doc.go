@@ -5,6 +5,11 @@
 //
 //	event log ── Follow ──▶ View      facts folded into SQLite, in batches
 //	View ── Lookup, List ─▶ facts     one message's events, newest-first lists
+//	View ── FindPeople ───▶ people    by parts and small typos: a trigram index finds
+//	                                  rows, which are held against the query and joined
+//	                                  into persons ([API.SearchPeople], [API.TellPerson])
+//	View ── Incidents ────▶ incidents many failures with one cause at one place, counted
+//	                                  from the facts in slots of ten minutes
 //	facts ── Tell ────────▶ Message   verdict, who acts, next step, the timeline,
 //	                                  in English or Finnish
 //	Message ── API, Pages ▶ JSON, HTML
@@ -31,6 +36,10 @@
 // whenever it is missing, damaged, of another schema, or no longer fits the log.
 // Folding a fact twice changes nothing and the order of facts does not matter, so
 // that every node arrives at the same view.
+//
+// Folding one event of somebody known costs some 60 µs of CPU; the first message to a
+// new person some 40 µs more, nearly all of it for the trigram index. Rows of people
+// are the set of what facts say and are never updated, see [newcomers].
 //
 // The package imports the vocabulary, the catalogue of causes, the words of domain
 // reports and nothing else of this module: it acts through [Backend] and keeps tokens
