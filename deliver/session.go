@@ -347,7 +347,12 @@ func parseCapabilities(r reply) capabilities {
 			continue
 		}
 		c.lines = append(c.lines, line)
-		switch strings.ToUpper(words[0]) {
+		keyword := strings.ToUpper(words[0])
+		if mechanism, ok := strings.CutPrefix(keyword, "AUTH="); ok {
+			// As it was before RFC 2554, and as some relays still say it.
+			c.auth = append(append(c.auth, mechanism), words[1:]...)
+		}
+		switch keyword {
 		case "STARTTLS":
 			c.startTLS = true
 		case "REQUIRETLS":

@@ -153,7 +153,11 @@ func (d *Daemon) Close(ctx context.Context) error { return d.cleanups.run(ctx) }
 
 // attempt hands one attempt to the deliverer.
 func (d *Daemon) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
-	return d.settings.Load().deliverer.Attempt(ctx, a)
+	o := d.settings.Load().deliverer.Attempt(ctx, a)
+	if o.State == "" && ctx.Err() == nil && o.Evidence.Stage != "" {
+		d.metrics.localFaults.WithLabelValues(string(o.Evidence.Stage)).Inc()
+	}
+	return o
 }
 
 // HTTPAddr is where the API answers.

@@ -27,6 +27,7 @@ type metrics struct {
 	returned     *prometheus.CounterVec
 	tlsSessions  *prometheus.CounterVec
 	downgrades   prometheus.Counter
+	localFaults  *prometheus.CounterVec
 }
 
 // waits are the buckets for how long a person waits: from at once to the days that
@@ -59,7 +60,9 @@ func newMetrics() *metrics {
 		Name: "deliverd_tls_sessions_total", Help: "Connections to mail servers by the policy that applied (tlsa, sts, no-policy-found) and how they met it: ok, or what failed."}, []string{"policy", "result"})
 	m.downgrades = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "deliverd_tls_downgrades_total", Help: "Connections without TLS to mail servers that took it within the last month."})
-	m.registry.MustRegister(m.tlsSessions, m.downgrades, m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
+	m.localFaults = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "deliverd_local_faults_total", Help: "Attempts that did not count because of our own side, by the stage: a relay that refuses our password (auth), a key (sign), a resolver (dns). The messages wait. Alarm where it rises."}, []string{"stage"})
+	m.registry.MustRegister(m.localFaults, m.tlsSessions, m.downgrades, m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
