@@ -220,6 +220,21 @@ func TestIncidentInAStory(t *testing.T) {
 	}
 }
 
+func TestIncidentOnPages(t *testing.T) {
+	t.Parallel()
+	s := withPages(newSite(t), nil)
+	s.log.add(outage(30, monday.Add(5*time.Minute))...)
+	s.do(s.token("*", ScopeRead), "GET", "/v1/incidents", "") // has the view catch up
+	for path, want := range map[string]string{
+		"/": "Mail to mailboxes at Microsoft 365 has been held up since",
+		"/people/" + PersonKey("770", "", "person0@customer0.example"): "This is part of a wider problem (Microsoft 365) since",
+	} {
+		if _, body := s.do("", "GET", path, ""); !strings.Contains(body, want) {
+			t.Errorf("%s does not say %q: %s", path, want, body)
+		}
+	}
+}
+
 // A domain's incident is nobody else's business.
 func TestDomainIncidentOfAnotherTenant(t *testing.T) {
 	t.Parallel()

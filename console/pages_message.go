@@ -60,7 +60,10 @@ func (p *Pages) message(w http.ResponseWriter, r *http.Request, by *Principal) e
 // them.
 func (p *Pages) factsOf(r *http.Request, id mail.ID, t *Telling) (Facts, error) {
 	f, err := p.api.View.Facts(r.Context(), id)
-	if err != nil || !f.State.Open() {
+	if err != nil {
+		return f, err
+	}
+	if t.Incidents, err = p.api.View.Incidents(r.Context()); err != nil || !f.State.Open() {
 		return f, err
 	}
 	live, err := p.api.Backend.Live(r.Context(), id)

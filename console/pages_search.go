@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/deliverd/deliverd/mail"
@@ -10,11 +11,12 @@ import (
 
 // startPage is the content of the first page: what is wrong, and what came last.
 type startPage struct {
-	Trouble  []troubled
-	Latest   []Summary
-	Queue    *Queue // nil where it can't be told, or is not for whoever looks
-	Hints    []string
-	Messages bool
+	Incidents []Incident // the open ones
+	Trouble   []troubled
+	Latest    []Summary
+	Queue     *Queue // nil where it can't be told, or is not for whoever looks
+	Hints     []string
+	Messages  bool
 }
 
 // troubled is a message of late that somebody has to look after.
@@ -51,6 +53,11 @@ func (p *Pages) start(w http.ResponseWriter, r *http.Request, by *Principal) err
 			content.Trouble = append(content.Trouble, troubled{s, verdict, who})
 		}
 	}
+	all, err := p.api.ListIncidents(r.Context(), by, p.telling(r))
+	if err != nil {
+		return err
+	}
+	content.Incidents = slices.DeleteFunc(all, func(i Incident) bool { return !i.Open })
 	if by.seesAll() {
 		if q, err := p.api.Backend.Queue(r.Context()); err == nil {
 			content.Queue = &q
