@@ -19,6 +19,7 @@ import (
 // an empty request would not get as far as asking whose they are.
 var acts = map[string]string{
 	"POST /v1/messages/{message}/cancel": `{"reason":"r"}`,
+	"POST /v1/messages/{message}/resend": `{"reason":"r","mode":"same"}`,
 	"POST /v1/queue/pause":               `{"selector":"tenant:a","reason":"r"}`,
 	"POST /v1/queue/resume":              `{"selector":"tenant:a","reason":"r"}`,
 	"POST /v1/queue/retry":               `{"selector":"tenant:a","reason":"r"}`,
