@@ -73,7 +73,7 @@ Begin with ` + "`deliverd dev`" + `: everything in one process, nothing to confi
 	add("run", devCommand(ui), serveCommand(ui), doctorCommand(ui), benchCommand(ui))
 	add("mail", sendCommand(ui), showCommand(ui), waitCommand(ui), tailCommand(ui), cancelCommand(ui), resendCommand(ui),
 		whoCommand(ui), replyCommand(ui), queueCommand(ui), suppressCommand(ui))
-	add("look", checkCommand(ui), identityCommand(ui), explainCommand(ui), deliverCommand(ui), logCommand(ui))
+	add("look", checkCommand(ui), identityCommand(ui), tlsCommand(ui), explainCommand(ui), deliverCommand(ui), logCommand(ui))
 	add("set", configCommand(ui), dkimCommand(ui), tokenCommand(ui), adminCommand(ui), completionCommand(ui), manCommand(ui), versionCommand(ui))
 	return root
 }

@@ -176,15 +176,21 @@ func (s *STS) inForce(ctx context.Context, domain string) *Kept {
 	if kept == nil || !now.Before(kept.Expires()) {
 		return nil
 	}
-	return s.use(kept, now)
+	return s.use(ctx, kept, now)
 }
 
 // use marks a policy as used now and then, so that it is kept fresh.
-func (s *STS) use(kept *Kept, now time.Time) *Kept {
+func (s *STS) use(ctx context.Context, kept *Kept, now time.Time) *Kept {
 	if now.Sub(kept.Used) < 24*time.Hour {
 		return kept
 	}
 	marked := *kept
+	if s.store != nil {
+		// Another node may have a newer one: then that is the one.
+		if stored, _ := s.load(ctx, kept.Domain); stored != nil && stored.Fetched.After(kept.Fetched) {
+			marked = *stored
+		}
+	}
 	marked.Used = now
 	s.mu.Lock()
 	e := s.entry(kept.Domain)
