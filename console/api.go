@@ -45,9 +45,8 @@ type API struct {
 	Tokens   *Tokens // nil where there are none: then there are no routes for them
 	// ServiceLog is told of acts, by whom and why; nil means that Log alone is.
 	ServiceLog *ServiceLog
-	// Maintenance returns the windows that the public status tells of: those that are now
-	// or come within a day, the soonest first. Nil where there are none.
-	Maintenance func(context.Context, Telling) ([]StatusWindow, error)
+	// Calendar has the maintenance windows.
+	Calendar *Calendar
 	// Zone is that of the times in sentences, unless a request names one; nil means
 	// UTC.
 	Zone *time.Location
@@ -68,6 +67,9 @@ func (a *API) Routes() []Route {
 		{"GET", "/v1/messages/{message}/events", ScopeRead, "", a.answer(a.getEvents)},
 		{"POST", "/v1/messages/{message}/cancel", ScopeAct, "", a.answer(a.cancel)},
 		{"POST", "/v1/messages/{message}/resend", ScopeAct, "", a.answer(a.resend)},
+		{"GET", "/v1/maintenance", ScopeRead, "", a.answer(a.listWindows)},
+		{"POST", "/v1/maintenance", ScopeOperate, "", a.answer(a.addWindow)},
+		{"DELETE", "/v1/maintenance", ScopeOperate, "", a.answer(a.removeWindow)},
 		{"GET", "/v1/people", ScopeRead, "", a.answer(a.findPeople)},
 		{"GET", "/v1/people/{person}", ScopeRead, "", a.answer(a.getPerson)},
 		{"GET", "/v1/people/{person}/reply", ScopeRead, "", a.answer(a.getReply)},

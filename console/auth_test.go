@@ -24,6 +24,9 @@ var requests = map[string]struct{ path, body string }{
 	"GET /status.json":                   {"/status.json", ""},
 	"GET /status":                        {"/status", ""},
 	"POST /v1/messages/{message}/resend": {"/v1/messages/{id}/resend", `{"reason":"r","mode":"new"}`},
+	"GET /v1/maintenance":                {"/v1/maintenance", ""},
+	"POST /v1/maintenance":               {"/v1/maintenance", `{"repeat":"daily 13:00-13:30 UTC","reason":"r"}`},
+	"DELETE /v1/maintenance":             {"/v1/maintenance?id={window}&reason=r", ""},
 	"GET /v1/people":                     {"/v1/people?q=usr_123", ""},
 	"GET /v1/people/{person}":            {"/v1/people/{person}", ""},
 	"GET /v1/people/{person}/reply":      {"/v1/people/{person}/reply", ""},
@@ -48,7 +51,15 @@ func (s *site) fillPath(path string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return strings.NewReplacer("{id}", string(invite(1).ID), "{person}", PersonKey("04711", "usr_123", ""), "{token}", tokens[0].ID).Replace(path)
+	window := ""
+	if strings.Contains(path, "{window}") {
+		w, err := s.api.Calendar.Add(s.t.Context(), Window{Repeat: "daily 13:00-13:30 UTC"})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		window = w.ID
+	}
+	return strings.NewReplacer("{window}", window, "{id}", string(invite(1).ID), "{person}", PersonKey("04711", "usr_123", ""), "{token}", tokens[0].ID).Replace(path)
 }
 
 // status sends the request and returns the answer's status, without waiting for the
@@ -119,7 +130,7 @@ func TestAuthorisationMatrix(t *testing.T) {
 				success = 200
 			case strings.HasSuffix(name, "/resend"):
 				success = 202
-			case name == "POST /v1/suppressions" || name == "POST /v1/tokens":
+			case name == "POST /v1/suppressions" || name == "POST /v1/tokens" || name == "POST /v1/maintenance":
 				success = 201
 			}
 			try("with its scope", s.token("*", route.Scope.issued()), success)
@@ -140,7 +151,8 @@ func (s *site) foreignTenant(t *testing.T, route Route, path, body string) {
 	named := strings.Contains(route.Pattern, "{message}") || strings.Contains(route.Pattern, "{person}") ||
 		strings.Contains(body, "04711") || route.Method == "DELETE" && strings.Contains(path, "04711")
 	switch {
-	case strings.Contains(route.Pattern, "/tokens") || route.Pattern == "/v1/queue":
+	case strings.Contains(route.Pattern, "/tokens") || route.Pattern == "/v1/queue",
+		route.Pattern == "/v1/maintenance" && route.Method != "GET":
 		if got != 403 {
 			t.Errorf("bound to another tenant: %d, want 403: %s", got, answer)
 		}

@@ -73,4 +73,6 @@ type Live struct {
 	// Held is why nothing happens for now: the selector of a pause, e.g.
 	// "domain:nordlys.fi"; "" when not held.
 	Held string
+	// HeldUntil is when that ends, where a maintenance window is the reason.
+	HeldUntil time.Time
 }

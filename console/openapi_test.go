@@ -97,7 +97,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		mail.TLS{}, mail.Reply{}, mail.Suppression{}, Message{}, Summary{}, Line{}, Attempt{}, Messages{}, Events{}, Reason{},
 		Person{}, People{}, PersonStory{}, Day{}, DayLine{}, ReplyText{},
 		Incidents{}, Incident{}, Wider{}, Status{}, StatusIncident{}, StatusWindow{}, Queue{}, Waiting{}, Pause{}, QueueAct{}, Suppressions{}, SuppressionRequest{},
-		ResendRequest{}, Resent{}, Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},
+		ResendRequest{}, Resent{}, Windows{}, ShownWindow{}, Occurrence{}, WindowRequest{}, WindowRemoval{}, Token{}, TokenRequest{}, NewToken{}, TokenList{}, LoginLinkRequest{}, LoginLink{}, SessionList{}, Session{}, EndedSessions{}, LogPage{}, LogEntry{},
 		Destination{}, Trouble{},
 		DomainReport{}, dnscheck.Product{}, dnscheck.Finding{}, dnscheck.Advice{}, dnscheck.ClientAdvice{}, dnscheck.History{},
 		dnscheck.Conversation{}, dnscheck.Change{}, Share{}, ShareRequest{},

@@ -162,7 +162,7 @@ func newSite(t *testing.T) *site {
 	log.add(greylistedThenHandedOver(invite(2))...)
 	log.add(greylistedThenHandedOver(otherTenants())...)
 	s := &site{t: t, log: log, backend: &fakeBackend{log: log}, store: newMemoryStore(), tokens: map[string]string{}}
-	s.api = &API{View: openView(t, ""), Backend: s.backend, Resender: s.backend, Tokens: NewTokens(s.store, clock), Now: clock, Heartbeat: time.Hour}
+	s.api = &API{View: openView(t, ""), Backend: s.backend, Resender: s.backend, Calendar: NewCalendar(newMemoryStore(), func() []string { return []string{"invite", "pin"} }, clock), Tokens: NewTokens(s.store, clock), Now: clock, Heartbeat: time.Hour}
 	s.api.ServiceLog, _ = runLog(t, &memoryChain{}, clock)
 	follow(t, s.api.View, log)
 	s.auth = &Authenticator{Tokens: s.api.Tokens}

@@ -47,12 +47,9 @@ func (a *API) PublicStatus(r *http.Request, t Telling) (Status, error) {
 		return Status{}, err
 	}
 	w := newWords(t.Lang, t.Now, t.Zone)
-	s := Status{Status: "ok", At: t.Now.UTC().Truncate(time.Second), Incidents: []StatusIncident{}, Maintenance: []StatusWindow{}}
-	if a.Maintenance != nil {
-		if s.Maintenance, err = a.Maintenance(r.Context(), t); err != nil {
-			return Status{}, err
-		}
-		s.Maintenance = orEmpty(s.Maintenance)
+	s := Status{Status: "ok", At: t.Now.UTC().Truncate(time.Second), Incidents: []StatusIncident{}}
+	if s.Maintenance, err = a.publicWindows(r.Context(), w); err != nil {
+		return Status{}, err
 	}
 	for _, m := range s.Maintenance {
 		if m.Now {

@@ -199,6 +199,8 @@ func causeOf(s mail.State) mail.Cause {
 func (n *narrator) ahead(state mail.State, next time.Time) string {
 	expires := n.clock(n.facts.ExpiresAt)
 	switch {
+	case !n.live.HeldUntil.IsZero():
+		return n.say("ahead.maintenance", "time", n.clock(n.live.HeldUntil))
 	case n.live.Held != "":
 		return n.say("ahead.held", "selector", n.live.Held)
 	case state == mail.StateSending:

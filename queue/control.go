@@ -306,13 +306,32 @@ func (q *Queue) Pauses(ctx context.Context) ([]Pause, error) {
 	return list, nil
 }
 
-// loadPauses brings the scheduler to what the store says is paused.
+// Hold replaces what this node holds back by its own decision, beside what is paused:
+// the kinds of a maintenance window. Nothing of it is stored, so a caller repeats it
+// after a restart, and each node has one of its own.
+func (q *Queue) Hold(ctx context.Context, sels []string) error {
+	held := make([]selector, 0, len(sels))
+	for _, sel := range sels {
+		s, err := parseSelector(sel)
+		if err != nil {
+			return err
+		}
+		held = append(held, s)
+	}
+	q.held.Store(&held)
+	return q.loadPauses(ctx)
+}
+
+// loadPauses brings the scheduler to what the store says is paused, and to what is held.
 func (q *Queue) loadPauses(ctx context.Context) error {
 	list, err := q.Pauses(ctx)
 	if err != nil {
 		return err
 	}
 	var sels []selector
+	if held := q.held.Load(); held != nil {
+		sels = append(sels, *held...)
+	}
 	for _, p := range list {
 		if s, err := parseSelector(p.Selector); err == nil {
 			sels = append(sels, s)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -83,7 +84,8 @@ type Queue struct {
 	hot     hotRecords
 	troubles
 	suppressions suppressionIndex
-	keyLocks     keyLocks // of idempotency keys
+	held         atomic.Pointer[[]selector] // see Hold
+	keyLocks     keyLocks                   // of idempotency keys
 	newest       newest
 	newestLocks  keyLocks // of supersede keys
 	journal      *journal // nil without one

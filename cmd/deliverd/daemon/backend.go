@@ -33,6 +33,9 @@ func (b backend) Live(ctx context.Context, id mail.ID) (console.Live, error) {
 		return console.Live{}, err
 	}
 	live := console.Live{Sending: s.State == mail.StateSending, Attempt: s.Attempts + 1, Held: s.Paused}
+	if live.Held == "kind:"+s.Message.Kind {
+		live.HeldUntil = b.d.heldUntil(s.Message.Kind)
+	}
 	if !live.Sending && live.Held == "" {
 		live.NextAttempt = s.Next
 		live.Schedule = b.d.queue.Ahead(s)
@@ -64,6 +67,13 @@ func (b backend) Queue(ctx context.Context) (console.Queue, error) {
 	}
 	for _, p := range pauses {
 		q.Pauses = append(q.Pauses, console.Pause{Selector: p.Selector, By: p.By, Reason: p.Reason, Since: p.Since})
+	}
+	if held := b.d.held.Load(); held != nil {
+		for kind, o := range *held {
+			q.Pauses = append(q.Pauses, console.Pause{
+				Selector: "kind:" + kind, By: "maintenance", Reason: "until " + o.Until.UTC().Format(time.RFC3339), Since: o.From,
+			})
+		}
 	}
 	return q, nil
 }

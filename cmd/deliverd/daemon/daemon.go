@@ -68,6 +68,8 @@ type Daemon struct {
 	delays     delays
 	tenants    tenantDomains
 	tokens     *console.Tokens
+	calendar   *console.Calendar
+	held       atomic.Pointer[map[string]console.Occurrence] // kinds that maintenance holds back, and when
 	serviceLog *console.ServiceLog
 	hints      []string
 	sample     atomic.Bool // the data is made up, and the pages say so
@@ -97,6 +99,7 @@ func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error)
 		{"read model", d.openView},
 		{"settings", d.openSettings},
 		{"intake", d.openIntake},
+		{"maintenance windows", d.openMaintenance},
 		{"doors", d.openDoors},
 		{"mail to postmaster", d.openDesk},
 		{"bounce listener", d.openBounces},

@@ -136,7 +136,7 @@ func (d *Daemon) serveHTTP(name string, l net.Listener, h http.Handler) {
 // routes is everything that the API's address answers. signIn is nil where nobody
 // needs to.
 func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.Route, error) {
-	api := &console.API{View: d.view, Backend: backend{d}, Resender: resender{d}, Tokens: d.tokens, ServiceLog: d.serviceLog, Log: d.log}
+	api := &console.API{View: d.view, Backend: backend{d}, Resender: resender{d}, Calendar: d.calendar, Tokens: d.tokens, ServiceLog: d.serviceLog, Log: d.log}
 	routes := api.Routes()
 	for _, r := range d.intake.Routes() {
 		routes = append(routes, console.Route{Method: r.Method, Pattern: r.Pattern, Scope: console.Scope(r.Scope), Handler: r.Handler})
