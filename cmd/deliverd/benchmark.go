@@ -56,9 +56,10 @@ func (u *ui) printBench(r bench.Result) {
 	fmt.Fprintf(u.out, "deliverd %s, %s\nfsync on, DKIM RSA-2048 + Ed25519, STARTTLS; one signature of each: %.2f ms of CPU\n\n", r.Version, r.Machine, r.SignMillis)
 	var rows [][]string
 	for _, t := range r.Throughput {
-		rows = append(rows, []string{t.Door, fmt.Sprint(t.Messages), fmt.Sprintf("%.0f", t.PerSecond), fmt.Sprintf("%.2f ms", t.CPUMillis)})
+		rows = append(rows, []string{t.Door, fmt.Sprint(t.Messages), fmt.Sprintf("%.0f", t.PerSecond), fmt.Sprintf("%.2f ms", t.CPUMillis),
+			fmt.Sprintf("%.0f %%", 100*r.SignMillis/t.CPUMillis)})
 	}
-	u.table([]string{"door", "messages", "per second", "CPU a message"}, rows)
+	u.table([]string{"door", "messages", "per second", "CPU a message", "of which signing"}, rows)
 	fmt.Fprintln(u.out)
 	rows = nil
 	for _, l := range r.PINs {
@@ -69,7 +70,7 @@ func (u *ui) printBench(r bench.Result) {
 	rows = nil
 	for _, w := range r.Waiting {
 		rows = append(rows, []string{fmt.Sprint(w.Messages), fmt.Sprintf("%.0f", w.PerSecond), fmt.Sprintf("%.0f MB", w.MemoryMB),
-			fmt.Sprintf("%.0f MB", w.RestartMB), s(w.FirstPIN), s(w.AllScanned)})
+			fmt.Sprintf("%.0f MB", w.RestartMB), s(w.FirstPIN), s(w.AllScanned), s(time.Duration(w.ScanCPU * float64(time.Second)))})
 	}
-	u.table([]string{"waiting", "accepted/s", "memory", "after kill -9", "first PIN after", "all known after"}, rows)
+	u.table([]string{"waiting", "accepted/s", "memory", "after kill -9", "first PIN after", "all known after", "CPU for that"}, rows)
 }
