@@ -135,7 +135,11 @@ func (t *tries) tried(target target) bool {
 // fresh dials one address.
 func (d *Deliverer) fresh(ctx context.Context, t *tries, target target) (o mail.Outcome, done bool) {
 	started := time.Now()
-	if err := t.attempt.Proceed(); err != nil {
+	err := t.attempt.Proceed()
+	if ctx.Err() != nil { // while it stood in line
+		err = mail.ErrInterrupted
+	}
+	if err != nil {
 		return t.after(&failure{stage: mail.StageConnect, err: &errStopped{err}})
 	}
 	if target.barred != nil {

@@ -9,16 +9,28 @@
 //	sign       DKIM, once a message: a retry sends the same bytes    dkim.go, key.go
 //	plan       hosts, addresses, TLS policy; before any dialling     plan.go
 //	enter      where that leads, and whether there is room           destination.go
-//	reuse      a connection that carried another message             pool.go
-//	dial       greeting, EHLO, STARTTLS, EHLO, AUTH                  session.go, starttls.go
+//	reuse      a connection that carried another message, or is      pool.go, ride.go
+//	           about to: the envelope rides behind the other's dot
+//	dial       a host's two families side by side, from the kind's   happy.go, origin.go
+//	           own address
+//	introduce  greeting, EHLO, STARTTLS, EHLO, AUTH                  session.go, starttls.go
 //	note       how TLS went, for reports, and for a downgrade        tlsnote.go
 //	transact   MAIL, RCPT, DATA, body, and, asked again, the dot     transaction.go, reply.go
 //	verdict    what a failure means: other host, later, never        verdict.go
 //	contact    how the destination fared, for its window             contact.go
-//	evidence   who said what where, without secrets                  evidence.go
+//	evidence   who said what where, without secrets                  evidence.go, transcript.go
 //
 // A Caller (converse.go) has the same conversation up to RCPT and stops there: it is
 // the firewall test of a domain check.
+//
+// Trace (trace.go) has an attempt's very conversation up to RCPT, for whoever wants to
+// see it.
+//
+// What a message of 8 KiB costs, as BenchmarkConnections measures it with the server
+// in a process of its own: on a new connection 5 round trips in clear and 8 with TLS;
+// on one that is reused 2; behind another's dot 1. The evidence of an accept is 0.9 KB
+// of JSON on a reused connection, 0.45 of it the conversation, and at most 6 KB more
+// than without one, whatever a server says.
 //
 // What may be assumed of it: no final dot is sent once Attempt.Proceed has said that
 // the message expired or that its lease is lost; an accept is never claimed without

@@ -218,7 +218,9 @@ func TestRideContexts(t *testing.T) {
 				t.Error("a connection with an open envelope was kept")
 			}
 			d.Close()
-			network.Close()
+			if err := network.Wait(); err != nil { // it was closed, and is nobody's
+				t.Error(err)
+			}
 		})
 	})
 }

@@ -169,7 +169,7 @@ func (c *conn) tooLarge(e *envelope) bool {
 
 func (c *conn) mailFrom(e *envelope) string {
 	from := "MAIL FROM:<" + string(e.from) + ">"
-	if c.caps.size > 0 {
+	if c.caps.size > 0 && len(e.message) > 0 { // a trace has none
 		from += " SIZE=" + strconv.Itoa(len(e.message)) // RFC 1870 6
 	}
 	if e.requireTLS {

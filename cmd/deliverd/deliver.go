@@ -96,7 +96,7 @@ func (u *ui) printConversation(said []mail.Exchange) {
 		if x.Command != "" {
 			fmt.Fprintf(u.out, "  %8s  > %s\n", "", x.Command)
 		}
-		took := x.Took.Round(100 * time.Microsecond)
+		took := x.Took.Round(10 * time.Microsecond)
 		if x.Reply != "" {
 			fmt.Fprintf(u.out, "  %8s  < %s\n", took, x.Reply)
 		}
