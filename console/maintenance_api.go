@@ -64,6 +64,9 @@ func (a *API) shownWindow(w Window) ShownWindow {
 }
 
 func (a *API) addWindow(w http.ResponseWriter, r *http.Request, by *Principal) error {
+	if err := everybodys(by); err != nil {
+		return err
+	}
 	var body WindowRequest
 	if err := decode(w, r, &body); err != nil {
 		return err
