@@ -16,7 +16,7 @@ import (
 // elsewhere are the doors that other packages have, and the document describes too:
 // their own tests, and the program's, hold them against the code.
 var elsewhere = []string{
-	"POST /v1/messages", "POST /v1/messages:validate", "POST /v1/outcomes", "POST /v1/bounces", "POST /v1/trace", "GET /v1/tls", "GET /healthz", "GET /readyz", "GET /metrics",
+	"POST /v1/messages", "POST /v1/messages:validate", "POST /v1/outcomes", "POST /v1/bounces", "POST /v1/trace", "GET /v1/tls", "GET /v1/backup", "GET /healthz", "GET /readyz", "GET /metrics",
 }
 
 type openAPIDocument struct {

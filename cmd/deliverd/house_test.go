@@ -32,14 +32,15 @@ var house = map[string][]string{
 	"cmd/deliverd":        {"*"},
 	"cmd/deliverd/daemon": {"*"},
 	"cmd/deliverd/bench":  {"*"},
+	"cmd/deliverd/backup": {"queue"},
 	"cmd/deliverd/sample": {"deliver/smtptest", "mail"},
 }
 
 // homes says which rooms may import a foreign library, so that each has one home.
 // Tests may use any as a peer, and any room.
 var homes = map[string][]string{
-	"github.com/nats-io/nats.go":          {"queue", "queue/natstest", "cmd/deliverd/daemon", "cmd/deliverd/bench"},
-	"github.com/nats-io/nats-server":      {"queue/natstest", "cmd/deliverd/daemon"},
+	"github.com/nats-io/nats.go":          {"queue", "queue/natstest", "cmd/deliverd/daemon", "cmd/deliverd/bench", "cmd/deliverd/backup"},
+	"github.com/nats-io/nats-server":      {"queue/natstest", "cmd/deliverd/daemon", "cmd/deliverd/backup"},
 	"github.com/miekg/dns":                {"dnscheck", "dnscheck/dnstest"},
 	"github.com/emersion/go-msgauth":      {"deliver"},
 	"github.com/emersion/go-smtp":         {"bounces"},

@@ -70,7 +70,7 @@ Begin with ` + "`deliverd dev`" + `: everything in one process, nothing to confi
 			root.AddCommand(c)
 		}
 	}
-	add("run", devCommand(ui), serveCommand(ui), doctorCommand(ui), benchCommand(ui))
+	add("run", devCommand(ui), serveCommand(ui), doctorCommand(ui), backupCommand(ui), restoreCommand(ui), verifyCommand(ui), benchCommand(ui))
 	add("mail", sendCommand(ui), showCommand(ui), waitCommand(ui), tailCommand(ui), cancelCommand(ui), resendCommand(ui),
 		whoCommand(ui), replyCommand(ui), queueCommand(ui), suppressCommand(ui))
 	add("look", checkCommand(ui), identityCommand(ui), tlsCommand(ui), explainCommand(ui), deliverCommand(ui), logCommand(ui))

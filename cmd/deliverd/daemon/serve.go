@@ -144,6 +144,7 @@ func (d *Daemon) routes(ctx context.Context, signIn *console.SignIn) ([]console.
 	routes = append(routes, d.bounceRoutes()...)
 	routes = append(routes, d.traceRoutes()...)
 	routes = append(routes, d.tlsRoutes()...)
+	routes = append(routes, d.backupRoutes()...)
 	domains, err := d.domainReports(ctx)
 	if err != nil {
 		return nil, err
