@@ -243,11 +243,12 @@ func (l *Ledger) Reckon(began time.Time, streams []string) Reckoning {
 	return r
 }
 
-// wanted are the streams without which messages or what is known of them are lost.
+// wanted are the streams that every store has had since the first version. Where one of
+// a later version is lost, the event log names the messages.
 func (l *Ledger) wanted() []string {
-	names := []string{kvStream(bucketShared), kvStream(bucketSuppressed), kvStream(bucketKeys), kvStream(bucketLatest), eventStream, chainStream}
+	names := []string{kvStream(bucketShared), kvStream(bucketSuppressed), kvStream(bucketKeys), kvStream(bucketLatest), eventStream}
 	if l.shards > 0 && l.shards <= maxShards {
-		for i := range l.shards + 1 { // and that of lane 1
+		for i := range l.shards {
 			names = append(names, kvStream(bucketQueue(i)))
 		}
 	}

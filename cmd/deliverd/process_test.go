@@ -148,7 +148,13 @@ func program(ctx context.Context, args ...string) *exec.Cmd {
 // start starts the daemon and returns when it is ready.
 func (w *world) start(t *testing.T) *process {
 	t.Helper()
-	p := &process{cmd: program(context.Background(), "serve", "-c", w.config), exited: make(chan struct{})}
+	return w.run(t, program(context.Background(), "serve", "-c", w.config))
+}
+
+// run starts a daemon of any version and returns when it is ready.
+func (w *world) run(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{cmd: cmd, exited: make(chan struct{})}
 	p.cmd.Stderr = &p.stderr
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -155,3 +155,21 @@ func TestRestoreRefusesADirectoryWithSomethingInIt(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// testdata/first.backup is of a store that the first deliverd there was wrote, and that
+// was killed while mail waited: every record and event of it can be read.
+func TestReadsWhatTheFirstVersionWrote(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join("testdata", "first.backup")
+	r, err := VerifyFile(path)
+	if err != nil || !r.OK() || r.Waiting != 4 || r.Events != 15 {
+		t.Errorf("%v %+v", err, r)
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	if r, err := Restore(path, dir, false); err != nil || !r.OK() {
+		t.Errorf("restore: %v %+v", err, r)
+	}
+	if was := dump(t, dir); len(was) != 15 {
+		t.Errorf("%d events restored", len(was))
+	}
+}
