@@ -34,7 +34,7 @@ type ReceiverOptions struct {
 	// there is nobody to read it, and it is refused.
 	Forward func(ctx context.Context, from, to string, raw []byte) error
 	// Seen is told what became of each mail, for counting: a Kind, "unknown", "forwarded",
-	// "too-large" or "failed". Nil: nobody is.
+	// "too-large", "too-often" or "failed". Nil: nobody is.
 	Seen func(what string)
 
 	TLS *tls.Config // nil: no STARTTLS
@@ -55,7 +55,8 @@ type ReceiverOptions struct {
 // and sends nothing to anybody, so that it can be neither a relay nor a source of
 // backscatter.
 type Receiver struct {
-	opt ReceiverOptions
+	opt   ReceiverOptions
+	often often
 }
 
 // maxReceived is the largest mail taken. Reports are a few KiB, and a whole original
@@ -156,6 +157,7 @@ var (
 	errSequence   = &smtp.SMTPError{Code: 503, EnhancedCode: smtp.EnhancedCode{5, 5, 1}, Message: "MAIL was said already"}
 	errNoSuch     = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "No such address here"}
 	errNoRelay    = &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 7, 1}, Message: "No relaying"}
+	errOften      = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 7, 1}, Message: "Too many mails about this message, come back later"}
 	errTryLater   = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "Cannot take it now, come back later"}
 	errIncomplete = &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 4, 2}, Message: "The message broke off"}
 )
@@ -187,6 +189,10 @@ func (s *session) Rcpt(to string, _ *smtp.RcptOptions) error {
 	id, ok := s.receiver.opt.ReturnPath.Parse(local)
 	if !ok || s.receiver.expired(id) {
 		return errNoSuch
+	}
+	if s.receiver.often.tooOften(id, s.receiver.opt.Now()) {
+		s.receiver.opt.Seen("too-often")
+		return errOften
 	}
 	s.id = id
 	return nil
