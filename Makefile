@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build test test-openssl race race-core lint conformance deps fuzz bench bench-search clean
+.PHONY: run build test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-search clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -47,12 +47,16 @@ deps: ## Debian packages that some tests need
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev
 	sh deliver/testdata/mta/install.sh bin/mta
+	sh cmd/deliverd/signals/testdata/promtool.sh bin
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+dashboards: ## alerts, dashboard and their documents, written from the list of metrics
+	$(GO) test -count=1 ./cmd/deliverd/signals -run Files -update
 
 bench: build ## the figures of the README
 	$(BIN) bench

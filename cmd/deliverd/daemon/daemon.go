@@ -84,7 +84,7 @@ const grace = 30 * time.Second
 
 // Open starts everything but the work: when it returns, the API answers.
 func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error) {
-	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics()}
+	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics(o.Version)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.cleanups.run(context.WithoutCancel(ctx)))

@@ -106,7 +106,7 @@ func (x *examination) data() {
 	}
 	f.Close()
 	os.Remove(f.Name())
-	free, err := freeBytes(dir)
+	free, _, err := diskSpace(dir)
 	switch {
 	case err != nil:
 		x.say("disk", FindingWarn, "can't tell how much space is free: "+err.Error(), "")

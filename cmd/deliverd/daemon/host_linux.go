@@ -7,12 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func freeBytes(dir string) (uint64, error) {
+// diskSpace returns what is free for us where a directory is, and the size of it all,
+// in bytes.
+func diskSpace(dir string) (free, size uint64, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return s.Bavail * uint64(s.Bsize), nil
+	return s.Bavail * uint64(s.Bsize), s.Blocks * uint64(s.Bsize), nil
 }
 
 // clock says whether the kernel believes its clock. A PIN of 15 minutes on a clock

@@ -15,7 +15,7 @@ import (
 // message nothing.
 func TestLocalFaultsAreCounted(t *testing.T) {
 	t.Parallel()
-	d := &Daemon{metrics: newMetrics()}
+	d := &Daemon{metrics: newMetrics("test")}
 	own, err := deliver.New(deliver.Options{
 		Hello: "mail.acme.example", ReturnPath: func(mail.ID) string { return "" },
 		Render: func(*mail.Message) ([]byte, error) { return []byte("From: a@acme.example\r\n\r\n"), nil },

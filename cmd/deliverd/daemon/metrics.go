@@ -8,15 +8,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/deliverd/deliverd/cmd/deliverd/signals"
 	"github.com/deliverd/deliverd/mail"
 	"github.com/deliverd/deliverd/queue"
 )
 
-// metrics counts what happens. Labels are of bounded sets only: kinds are
-// configured, providers, causes and states are catalogues. No label holds an
-// address, a domain or a tenant.
+// metrics counts what happens, under the names of the list in package signals.
 type metrics struct {
-	registry     *prometheus.Registry
+	registry *prometheus.Registry
+	made     map[string]prometheus.Collector // by name
+
 	events       *prometheus.CounterVec
 	attempts     *prometheus.CounterVec
 	firstAttempt *prometheus.HistogramVec
@@ -28,43 +29,54 @@ type metrics struct {
 	tlsSessions  *prometheus.CounterVec
 	downgrades   prometheus.Counter
 	localFaults  *prometheus.CounterVec
+	writable     prometheus.Gauge
+	// listening and certificate are there once a bounce listener is.
+	listening, certificate *prometheus.GaugeVec
 }
 
-// waits are the buckets for how long a person waits: from at once to the days that
-// an invite may take.
-var waits = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 180, 600, 1800, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600}
-
-func newMetrics() *metrics {
-	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "deliverd_events_total", Help: "Facts recorded by this node, by kind and state."}, []string{"kind", "state"}),
-		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "deliverd_attempts_total", Help: "Attempts that ended, by the receiving provider, the resulting state and its cause."}, []string{"provider", "state", "cause"}),
-		firstAttempt: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "deliverd_enqueue_to_first_attempt_seconds", Help: "From the accept to the start of the first attempt.", Buckets: waits}, []string{"kind"}),
-		handedOver: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "deliverd_enqueue_to_handed_over_seconds", Help: "From the accept to the next server's 250.", Buckets: waits}, []string{"kind"}),
-		attemptTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "deliverd_attempt_seconds", Help: "How long an attempt took, by resulting state.", Buckets: waits[:15]}, []string{"state"}),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "deliverd_requests_total", Help: "Requests by door (http, nats), operation and status."}, []string{"door", "operation", "status"}),
-	}
-	m.unaccounted = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "deliverd_unaccounted_messages", Help: "Accepted messages past expiry and grace without an end, as the last audit found them: lost (in no store), overdue (still waiting). Alarm on anything but 0."}, []string{"how"})
-	m.unaccounted.WithLabelValues("lost").Set(0)
-	m.unaccounted.WithLabelValues("overdue").Set(0)
-	m.returned = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "deliverd_returned_mails_total", Help: "Mails that came to the bounce listener, by what they were."}, []string{"kind"})
-	m.tlsSessions = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "deliverd_tls_sessions_total", Help: "Connections to mail servers by the policy that applied (tlsa, sts, no-policy-found) and how they met it: ok, or what failed."}, []string{"policy", "result"})
-	m.downgrades = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "deliverd_tls_downgrades_total", Help: "Connections without TLS to mail servers that took it within the last month."})
-	m.localFaults = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "deliverd_local_faults_total", Help: "Attempts that did not count because of our own side, by the stage: a relay that refuses our password (auth), a key (sign), a resolver (dns). The messages wait. Alarm where it rises."}, []string{"stage"})
-	m.registry.MustRegister(m.localFaults, m.tlsSessions, m.downgrades, m.events, m.unaccounted, m.returned, m.attempts, m.firstAttempt, m.handedOver, m.attemptTime, m.requests,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry(), made: make(map[string]prometheus.Collector)}
+	m.events = m.counter("deliverd_events_total")
+	m.attempts = m.counter("deliverd_attempts_total")
+	m.firstAttempt = m.histogram("deliverd_enqueue_to_first_attempt_seconds")
+	m.handedOver = m.histogram("deliverd_enqueue_to_handed_over_seconds")
+	m.attemptTime = m.histogram("deliverd_attempt_seconds")
+	m.requests = m.counter("deliverd_requests_total")
+	m.unaccounted = m.gauge("deliverd_unaccounted_messages")
+	m.audited(queue.Audit{})
+	m.returned = m.counter("deliverd_returned_mails_total")
+	m.tlsSessions = m.counter("deliverd_tls_sessions_total")
+	m.downgrades = m.counter("deliverd_tls_downgrades_total").WithLabelValues()
+	m.localFaults = m.counter("deliverd_local_faults_total")
+	m.writable = m.gauge("deliverd_store_writable").WithLabelValues()
+	m.writable.Set(1)
+	m.listening = m.gauge("deliverd_bounce_listener_up")
+	m.certificate = m.gauge("deliverd_certificate_expiry_timestamp_seconds")
+	m.gauge("deliverd_build_info").WithLabelValues(version).Set(1)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+func (m *metrics) counter(name string) *prometheus.CounterVec {
+	s := signals.Find(name)
+	return register(m, s, prometheus.NewCounterVec(prometheus.CounterOpts{Name: s.Name, Help: s.Help}, s.Labels))
+}
+
+func (m *metrics) gauge(name string) *prometheus.GaugeVec {
+	s := signals.Find(name)
+	return register(m, s, prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: s.Name, Help: s.Help}, s.Labels))
+}
+
+func (m *metrics) histogram(name string) *prometheus.HistogramVec {
+	s := signals.Find(name)
+	return register(m, s, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: s.Name, Help: s.Help, Buckets: s.Buckets}, s.Labels))
+}
+
+// register makes a metric part of what is scraped.
+func register[C prometheus.Collector](m *metrics, s signals.Metric, c C) C {
+	m.registry.MustRegister(c)
+	m.made[s.Name] = c
+	return c
 }
 
 // observe counts one event that this node recorded.

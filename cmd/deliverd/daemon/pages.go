@@ -119,7 +119,7 @@ func (d *Daemon) viewHealth(ctx context.Context) console.HealthPart {
 
 func (d *Daemon) diskHealth() console.HealthPart {
 	part := console.HealthPart{Name: "Disk", State: console.HealthOK, Values: []console.HealthValue{value("Data", d.config.Data)}}
-	free, err := freeBytes(d.config.Data)
+	free, _, err := diskSpace(d.config.Data)
 	part.Text = fmt.Sprintf("%.1f GiB are free.", float64(free)/(1<<30))
 	switch {
 	case err != nil:

@@ -63,6 +63,8 @@ const (
 	deskShown = 80
 
 	postmasterKind = "postmaster"
+	// deskTime is how a file's name begins: when its mail came, in UTC.
+	deskTime = "20060102T150405.000000000"
 )
 
 var errDeskFull = errors.New("too much unread mail to postmaster; read it and move it away")
@@ -97,7 +99,7 @@ func (k *desk) take(ctx context.Context, from, to string, raw []byte) error {
 	if len(kept) >= deskMost {
 		return errDeskFull
 	}
-	name := time.Now().UTC().Format("20060102T150405.000000000") + "-" + to
+	name := time.Now().UTC().Format(deskTime) + "-" + to
 	if forwarding && fromDeliverd(raw) {
 		name += ".loop"
 		k.d.log.Warn("mail to "+to+" is not passed on: a deliverd sent it, so that it may go round", "file", name)

@@ -38,6 +38,7 @@ func (d *Daemon) openBounces(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("bounces.certificate: %w", err)
 		}
+		d.metrics.certificate.WithLabelValues().Set(float64(cert.Leaf.NotAfter.Unix()))
 		o.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	}
 	receiver, err := bounces.NewReceiver(o)
@@ -48,8 +49,11 @@ func (d *Daemon) openBounces(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w; stop what uses it, or change listen.bounces", err)
 	}
+	up := d.metrics.listening.WithLabelValues()
+	up.Set(1)
 	d.start("bounce listener", func(ctx context.Context) {
 		if err := receiver.Serve(ctx, listener); err != nil {
+			up.Set(0)
 			d.log.Error("the bounce listener stopped; bounces wait at their senders until a restart", "error", err)
 		}
 	})

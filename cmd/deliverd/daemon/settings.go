@@ -64,6 +64,7 @@ func (d *Daemon) openSettings(ctx context.Context) error {
 		d.settings.Load().deliverer.Close()
 		return nil
 	})
+	d.watchGauges()
 	return nil
 }
 

@@ -4,13 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/deliverd/deliverd/deliver"
 	"github.com/deliverd/deliverd/queue"
 )
 
@@ -87,6 +82,7 @@ func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room 
 		}
 		if err == nil {
 			if !sickSince.IsZero() {
+				d.metrics.writable.Set(1)
 				d.notice("store.well", "", "it takes writes again, after "+time.Since(sickSince).Round(time.Second).String())
 			}
 			sickSince = time.Time{}
@@ -94,13 +90,14 @@ func (d *Daemon) tendStore(ctx context.Context, every, sick time.Duration, room 
 		}
 		if sickSince.IsZero() {
 			sickSince = time.Now()
+			d.metrics.writable.Set(0)
 			d.log.Error("the store takes no writes; new mail is refused until it does", "error", err)
 			d.notice("store.trouble", "", "it takes no writes, and new mail is refused: "+err.Error())
 		}
 		if d.embedded == nil || time.Since(sickSince) < sick {
 			continue
 		}
-		if free, err := freeBytes(d.config.Data); err == nil && free < room {
+		if free, _, err := diskSpace(d.config.Data); err == nil && free < room {
 			d.log.Error("the disk is full; free some space and the store recovers by itself", "free_mib", free>>20, "data", d.config.Data)
 			sickSince = time.Now() // say it again, not every two seconds
 			continue
@@ -122,79 +119,5 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	case <-t.C:
 		return true
-	}
-}
-
-// queueGauges describes what waits, at the moment of the scrape.
-type queueGauges struct{ queue *queue.Queue }
-
-var (
-	waitingDesc  = prometheus.NewDesc("deliverd_waiting_messages", "Messages that wait or are being sent, by kind and state.", []string{"kind", "state"}, nil)
-	oldestDesc   = prometheus.NewDesc("deliverd_oldest_waiting_seconds", "Age of the oldest message that has not ended, by kind.", []string{"kind"}, nil)
-	windowDesc   = prometheus.NewDesc("deliverd_destination_window", "Attempts at once that a big provider is given, over all nodes.", []string{"destination"}, nil)
-	towardsDesc  = prometheus.NewDesc("deliverd_destination_messages", "Messages of this node, waiting or being sent, by destination: the big providers, and all others together.", []string{"destination", "state"}, nil)
-	statesDesc   = prometheus.NewDesc("deliverd_destinations", "Destinations that mail waits for or that are down, by state.", []string{"state"}, nil)
-	expiringDesc = prometheus.NewDesc("deliverd_expiring_messages", "Waiting messages that expire within five minutes, by kind.", []string{"kind"}, nil)
-)
-
-// Describe implements prometheus.Collector.
-func (g queueGauges) Describe(ch chan<- *prometheus.Desc) {
-	ch <- waitingDesc
-	ch <- oldestDesc
-	ch <- expiringDesc
-	ch <- windowDesc
-	ch <- towardsDesc
-	ch <- statesDesc
-}
-
-// Collect implements prometheus.Collector.
-func (g queueGauges) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(desc *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, v, labels...)
-	}
-	now := time.Now()
-	sum := g.queue.WaitingHere()
-	g.destinations(sum.Destinations, gauge)
-	for kind, n := range sum.Kinds {
-		gauge(waitingDesc, float64(n.Queued), kind, "queued")
-		gauge(waitingDesc, float64(n.Delayed), kind, "delayed")
-		gauge(waitingDesc, float64(n.Sending), kind, "sending")
-		gauge(expiringDesc, float64(n.Expiring), kind)
-		if !n.Oldest.IsZero() {
-			gauge(oldestDesc, positive(now.Sub(n.Oldest)), kind)
-		}
-	}
-}
-
-// otherDestinations is the label of all that have no name in deliver's catalogue: names
-// of hosts would make it a metric without bound.
-const otherDestinations = "other"
-
-func (g queueGauges) destinations(all map[string]queue.Destination, gauge func(*prometheus.Desc, float64, ...string)) {
-	states := map[string]int{queue.DestinationOpen: 0, queue.DestinationLimited: 0, queue.DestinationDown: 0}
-	var other queue.Destination
-	known := deliver.Destinations()
-	for name, d := range all {
-		states[d.State]++
-		if !slices.Contains(known, name) {
-			other.Queued, other.Delayed, other.Sending = other.Queued+d.Queued, other.Delayed+d.Delayed, other.Sending+d.Sending
-		}
-	}
-	all = maps.Clone(all)
-	all[otherDestinations] = other
-	for _, name := range append(known, otherDestinations) {
-		d, waits := all[name]
-		if !waits {
-			continue
-		}
-		gauge(towardsDesc, float64(d.Queued), name, "queued")
-		gauge(towardsDesc, float64(d.Delayed), name, "delayed")
-		gauge(towardsDesc, float64(d.Sending), name, "sending")
-		if d.Window > 0 {
-			gauge(windowDesc, float64(d.Window), name)
-		}
-	}
-	for state, n := range states {
-		gauge(statesDesc, float64(n), state)
 	}
 }

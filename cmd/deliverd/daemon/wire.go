@@ -63,7 +63,6 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	}
 	d.cleanups.add("queue", func(context.Context) error { return d.queue.Close() })
 	d.openServiceLog()
-	d.metrics.registry.MustRegister(queueGauges{d.queue})
 	d.start("store watch", d.watchStore)
 	if ours {
 		d.start("key ring", func(ctx context.Context) { d.tendKeys(ctx, seal) })
