@@ -82,7 +82,7 @@ func newTab(t *testing.T, browser context.Context, base string) *tab {
 	b := &tab{t: t, base: base}
 	ctx, cancel := chromedp.NewContext(browser, chromedp.WithListener(b.hear), chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	b.ctx, cancel = context.WithTimeout(ctx, time.Minute) // so that a hanging browser ends the test
+	b.ctx, cancel = context.WithTimeout(ctx, 3*time.Minute) // so that a browser that hangs ends the test
 	t.Cleanup(cancel)
 	b.do(command(log.Enable, cdp.Empty{}), command(runtime.Enable, cdp.Empty{}))
 	return b
@@ -92,6 +92,9 @@ func (b *tab) hear(event any) {
 	text := ""
 	switch e := event.(type) {
 	case *log.EventEntryAdded:
+		if strings.HasSuffix(e.Entry.URL, "/messages/nonsense") {
+			return // the page that there isn't
+		}
 		if e.Entry.Level == log.EntryLevelError || strings.Contains(e.Entry.Text, "Content Security Policy") {
 			text = e.Entry.Text + " " + e.Entry.URL
 		}
@@ -106,13 +109,13 @@ func (b *tab) hear(event any) {
 	b.complaints = append(b.complaints, text)
 }
 
-// calm fails the test with what the browser complained of.
-func (b *tab) calm() {
+// calm fails the test with what the browser complained of meanwhile.
+func (b *tab) calm(where string) {
 	b.t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, c := range b.complaints {
-		b.t.Errorf("the browser complains: %s", c)
+		b.t.Errorf("%s: the browser complains: %s", where, c)
 	}
 	b.complaints = nil
 }
@@ -139,10 +142,20 @@ func script[T any](b *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true; the tab's own time bounds it.
+// until waits until an expression is true, also over a change of page; the tab's own
+// time bounds it.
 func (b *tab) until(expression string) {
 	b.t.Helper()
-	script[bool](b, fmt.Sprintf(`new Promise((done) => { const look = () => (%s) ? done(true) : setTimeout(look, 20); look(); })`, expression))
+	wait := fmt.Sprintf(`new Promise((done) => { const look = () => (%s) ? done(true) : setTimeout(look, 20); look(); })`, expression)
+	for {
+		ok, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](wait, chromedp.EvalAwaitPromise))
+		if ok && err == nil {
+			return
+		}
+		if b.ctx.Err() != nil || err != nil && !strings.Contains(err.Error(), "navigated") && !strings.Contains(err.Error(), "context") {
+			b.t.Fatalf("waiting for %s: %v", expression, err)
+		}
+	}
 }
 
 // look sets the size of the screen and whether it is dark.

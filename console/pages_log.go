@@ -33,6 +33,7 @@ var logActs = map[string]string{
 	"pause": "paused", "resume": "resumed", "retry": "had tried now", "domain.share": "shared a domain report",
 	"signin": "signed in", "signout": "signed out", "signin.refused": "was not let in", "login_link.new": "made a login link",
 	"session.end": "ended sessions", "token.new": "made a token", "token.revoke": "revoked a token",
+	"start": "deliverd started", "stop": "deliverd stopped", "reload": "The configuration was read again",
 	"store.trouble": "The store takes no writes", "log.gap": "Entries are missing",
 }
 

@@ -56,14 +56,14 @@ func (p *Pages) message(w http.ResponseWriter, r *http.Request, by *Principal) e
 	})
 }
 
-// factsOf returns a message's facts, and adds to t what the queue knows of it beyond
-// them.
+// factsOf returns a message's facts, and adds to t what else is known of it: by the
+// queue, and by what goes wrong for many.
 func (p *Pages) factsOf(r *http.Request, id mail.ID, t *Telling) (Facts, error) {
 	f, err := p.api.View.Facts(r.Context(), id)
-	if err != nil {
-		return f, err
+	if err == nil {
+		t.Incidents, err = p.api.View.Incidents(r.Context())
 	}
-	if t.Incidents, err = p.api.View.Incidents(r.Context()); err != nil || !f.State.Open() {
+	if err != nil || !f.State.Open() {
 		return f, err
 	}
 	live, err := p.api.Backend.Live(r.Context(), id)

@@ -3,7 +3,6 @@ package console
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"github.com/deliverd/deliverd/mail"
@@ -11,12 +10,14 @@ import (
 
 // startPage is the content of the first page: what is wrong, and what came last.
 type startPage struct {
-	Incidents []Incident // the open ones
-	Trouble   []troubled
-	Latest    []Summary
-	Queue     *Queue // nil where it can't be told, or is not for whoever looks
-	Hints     []string
-	Messages  bool
+	// Wrong is what goes wrong for many now, and Over what did earlier today.
+	Wrong, Over []Incident
+	Planned     []StatusWindow
+	Trouble     []troubled
+	Latest      []Summary
+	Queue       *Queue // nil where it can't be told, or is not for whoever looks
+	Hints       []string
+	Messages    bool
 }
 
 // troubled is a message of late that somebody has to look after.
@@ -41,6 +42,9 @@ func (p *Pages) start(w http.ResponseWriter, r *http.Request, by *Principal) err
 		return err
 	}
 	content := startPage{Latest: found[:min(len(found), startRows)], Hints: p.with.Hints, Messages: len(found) > 0}
+	if err := p.wrongNow(r, by, &content); err != nil {
+		return err
+	}
 	for _, s := range found {
 		if len(content.Trouble) == troubleRows {
 			break
@@ -53,17 +57,30 @@ func (p *Pages) start(w http.ResponseWriter, r *http.Request, by *Principal) err
 			content.Trouble = append(content.Trouble, troubled{s, verdict, who})
 		}
 	}
-	all, err := p.api.ListIncidents(r.Context(), by, p.telling(r))
-	if err != nil {
-		return err
-	}
-	content.Incidents = slices.DeleteFunc(all, func(i Incident) bool { return !i.Open })
 	if by.seesAll() {
 		if q, err := p.api.Backend.Queue(r.Context()); err == nil {
 			content.Queue = &q
 		}
 	}
 	return p.show(w, r, http.StatusOK, shell{Title: "deliverd", Page: "start", Watch: "all=1", Place: place, Content: content})
+}
+
+// wrongNow fills in what goes wrong for many, and what is planned.
+func (p *Pages) wrongNow(r *http.Request, by *Principal, content *startPage) error {
+	t := p.telling(r)
+	incidents, err := p.api.ListIncidents(r.Context(), by, t)
+	if err != nil {
+		return err
+	}
+	for _, i := range incidents {
+		if i.Open {
+			content.Wrong = append(content.Wrong, i)
+		} else {
+			content.Over = append(content.Over, i)
+		}
+	}
+	content.Planned, err = p.api.publicWindows(r.Context(), newWords(t.Lang, t.Now, t.Zone))
+	return err
 }
 
 // needsSomebody: the message did not get where it should, and nothing more happens by

@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/chromedp/chromedp"
 )
 
 // A real browser goes the whole way: sent to the provider, which is another site, and
@@ -35,41 +33,28 @@ func TestSignInInChromium(t *testing.T) {
 	tab := newTab(t, b, base)
 	tab.look(1280, "light")
 	tab.open(page)
-	tab.arrive(`location.pathname === "/sign-in"`)
-	tab.arrive(`document.querySelector("main a") !== null`)
+	tab.until(`location.pathname === "/sign-in"`)
+	tab.until(`document.querySelector("main a") !== null`)
 	tab.picture("sign-in-1280-light")
 	script[bool](tab, `document.querySelector("main a").click() || true`)
-	tab.arrive(`location.pathname === "` + page + `" && document.querySelector("form[action='/sign-out']") !== null`)
+	tab.until(`location.pathname === "` + page + `" && document.querySelector("form[action='/sign-out']") !== null`)
 
 	tab.base = p.server.URL
 	tab.open("/ticket")
 	script[bool](tab, `document.querySelector("a").click() || true`)
-	tab.arrive(`location.pathname === "` + page + `" && document.querySelector("form[action='/sign-out']") !== null`)
+	tab.until(`location.pathname === "` + page + `" && document.querySelector("form[action='/sign-out']") !== null`)
 	if got := script[string](tab, `document.cookie`); strings.Contains(got, sessionCookie) {
 		t.Errorf("a script sees the cookie: %s", got)
 	}
 
 	script[bool](tab, `document.querySelector("form[action='/sign-out'] button").click() || true`)
-	tab.arrive(`location.pathname === "/sign-in" && document.body.innerText.includes("signed out")`)
+	tab.until(`location.pathname === "/sign-in" && document.body.innerText.includes("signed out")`)
 	tab.base = base
 	tab.open("/")
-	tab.arrive(`location.pathname === "/sign-in"`)
+	tab.until(`location.pathname === "/sign-in"`)
 	tab.look(390, "dark")
 	tab.open("/sign-in")
-	tab.arrive(`document.querySelector("main a") !== null`)
+	tab.until(`document.querySelector("main a") !== null`)
 	tab.picture("sign-in-390-dark")
-	tab.calm()
-}
-
-// arrive is until over pages that lead on to others: what is asked of one that goes
-// away is asked of the next.
-func (b *tab) arrive(expression string) {
-	b.t.Helper()
-	promise := `new Promise((done) => { const look = () => (` + expression + `) ? done(true) : setTimeout(look, 20); look(); })`
-	for b.ctx.Err() == nil {
-		if _, err := chromedp.Run(b.ctx, chromedp.Evaluate[bool](promise, chromedp.EvalAwaitPromise)); err == nil {
-			return
-		}
-	}
-	b.t.Fatalf("never came true: %s", expression)
+	tab.calm("signing in")
 }

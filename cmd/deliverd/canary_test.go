@@ -113,9 +113,14 @@ retries = ["1h"]
 		out, errs, _ = w.deliverd(t, "show", "--json", id)
 		seen.look("show --json", out+errs)
 		api.call("GET", "/v1/messages/"+id+"/events", "")
+		for _, page := range []string{"", "?lang=fi", "?as=text", "/preview", "/preview?as=dark", "/raw", "/resend"} {
+			api.call("GET", "/messages/"+id+page, "")
+		}
 	}
 	api.call("POST", "/v1/messages/"+ids[7]+"/cancel", `{"reason": "no longer wanted"}`)
-	for _, path := range []string{"/metrics", "/v1/queue", "/v1/messages", "/v1/people?q=kari", "/v1/suppressions", "/readyz", "/openapi.json", "/"} {
+	for _, path := range []string{"/metrics", "/v1/queue", "/v1/messages", "/v1/people?q=kari", "/v1/suppressions", "/readyz", "/openapi.json", "/v1/incidents", "/v1/log?format=csv", "/status", "/status.json",
+		"/", "/search?q=kari", "/search?q=nobody", "/delays", "/suppressed", "/templates", "/templates?data=long", "/templates/invite/preview", "/log", "/health", "/live?all=x",
+	} {
 		api.call("GET", path, "")
 	}
 	out, errs, _ := w.deliverd(t, "queue")

@@ -1,6 +1,7 @@
 package sample
 
 import (
+	"strings"
 	"time"
 
 	"github.com/deliverd/deliverd/mail"
@@ -15,6 +16,8 @@ var (
 	harbour  = tenant{"02040", "Harbour & Sons Ltd"}
 	koivula  = tenant{"01199", "Koivula Consulting Oy"}
 	terveys  = tenant{"03377", "Lahden Terveyspalvelut"}
+	linden   = tenant{"06210", "Linden GmbH"}
+	satama   = tenant{"07731", "Sataman Huolinta Oy"}
 	kunta    = tenant{"05120", "Saarijoen kunta"}
 	kari     = person{"Kari Nordmann", "kari.nordmann@nordlys.example", "fi", nordlys}
 	kariTypo = person{"Kari Nordmann", "kari.nordmnan@nordlys.example", "fi", nordlys}
@@ -39,6 +42,8 @@ var hosts = map[string]struct{ provider, host, ip string }{
 	"nordlys.example":             {"microsoft365", "nordlys-example.mail.protection.outlook.example", "192.0.2.25"},
 	"keskusliikerakennus.example": {"mimecast", "eu-smtp-inbound-1.mimecast.example", "198.51.100.31"},
 	"harbour.example":             {"google-workspace", "aspmx.l.google.example", "203.0.113.27"},
+	"linden.example":              {"mimecast", "de-smtp-inbound-1.mimecast.example", "198.51.100.33"},
+	"satama.example":              {"mimecast", "eu-smtp-inbound-2.mimecast.example", "198.51.100.32"},
 	"koivula.example":             {"", "mx1.koivula.example", "192.0.2.80"},
 	"lahti-terveys.example":       {"microsoft365", "lahti-terveys-example.mail.protection.outlook.example", "192.0.2.26"},
 	"saarijoki.example":           {"", "posti.saarijoki.example", "198.51.100.9"},
@@ -69,6 +74,8 @@ func now() []Act {
 		send("invite", liisa), send("invite", kariTypo), send("pin", matti), send("reset", mary),
 		// A server that is too busy for all of them.
 		send("reset", oskari), send("invite", helmi), send("pin", tuomas), send("reset", noora), send("invite", tuomas),
+		send("reset", at(terveys, "Aleksi Kettunen")), send("reset", at(terveys, "Venla Saarinen")), send("pin", at(terveys, "Julia Laine")),
+		send("invite", at(terveys, "Niilo Turunen")), send("reset", at(terveys, "Hilla Kallio")), send("invite", at(terveys, "Toivo Salo")),
 		// The second one takes the place of the first, if that is still there.
 		send("pin", pekka), send("pin", pekka),
 		{Pause: "domain:saarijoki.example", By: operator, Reason: "Their mail server is being moved until three o'clock"},
@@ -77,6 +84,12 @@ func now() []Act {
 			Tenant: koivula.id, Address: mail.Address(eero.address), Cause: mail.CauseSuppressed, By: operator, Reason: "Left the company; the account is being closed",
 		}},
 	}
+}
+
+// at is somebody at a tenant whose address is their name.
+func at(t tenant, name string) person {
+	domain := map[tenant]string{terveys: "lahti-terveys.example", parking: "keskusliikerakennus.example", linden: "linden.example", satama: "satama.example"}[t]
+	return person{name, strings.ReplaceAll(strings.ToLower(name), " ", ".") + "@" + domain, "fi", t}
 }
 
 // operator is who does what people do.
@@ -118,7 +131,28 @@ func before() []life {
 		{kind: "reset", who: sofia, ago: 26 * hour, turns: []turn{
 			{after: time.Second, state: mail.StateDelayed, cause: mail.CauseNetwork, stage: mail.StageConnect, seen: "connection timed out"}, handed(35 * time.Second), used(4 * minute)}},
 	}
-	return append(lives, quiet(handed, used)...)
+	return append(append(lives, busyMorning(handed)...), quiet(handed, used)...)
+}
+
+// busyMorning is an incident that is over: a provider that took nothing for a while.
+func busyMorning(handed func(time.Duration) turn) []life {
+	names := []string{"Arto Niemi", "Birgit Vogel", "Carla Stein", "Daniel Koch", "Elina Harju", "Fanni Lehto", "Gerd Braun", "Heikki Ranta", "Inka Aalto", "Jonas Weber", "Kaisa Vuori", "Lauri Peltola"}
+	tenants := []tenant{parking, linden, satama}
+	var lives []life
+	for i, name := range names {
+		busy := turn{after: time.Duration(900+i*170) * time.Millisecond, state: mail.StateDelayed, cause: mail.CauseRemoteError, stage: mail.StageMail,
+			reply: mail.Reply{Code: 451, Enhanced: mail.EnhancedCode{4, 3, 0}, Text: "Internal resource temporarily unavailable"}}
+		lives = append(lives, life{
+			kind: []string{"reset", "invite"}[i%2], who: at(tenants[i%3], name), ago: 4*hour + 12*minute - time.Duration(i)*4*time.Second,
+			turns: []turn{busy, again(busy, 31*time.Second), again(busy, 95*time.Second), handed(24*minute + time.Duration(i)*3*time.Second)},
+		})
+	}
+	return lives
+}
+
+func again(t turn, after time.Duration) turn {
+	t.after = after
+	return t
 }
 
 func full(after time.Duration) turn {
