@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-search clean
+.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-search clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -48,6 +48,13 @@ deps: ## Debian packages that some tests need
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev
 	sh deliver/testdata/mta/install.sh bin/mta
 	sh cmd/deliverd/signals/testdata/promtool.sh bin
+
+# The checker of accessibility that the tests of pages in a browser need; not part of
+# this repository.
+AXE := 4.14.1
+axe: ## axe-core, for the tests of pages in a browser
+	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends npm
+	npm install --silent --no-save --no-audit --no-fund --prefix .axe axe-core@$(AXE)
 
 FUZZTIME ?= 60s
 fuzz: ## every fuzz target for FUZZTIME

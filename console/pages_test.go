@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -307,5 +309,48 @@ func (s *site) parts(caught Caught) PageParts {
 				{Name: "Disk", State: HealthWarn, Text: "4 GiB are free.", Cure: "Free some space.", Values: []HealthValue{{"Data", "/var/lib/deliverd"}}},
 			}
 		},
+	}
+}
+
+// Whatever the pages say in English is there in the other languages.
+func TestPageWordsAreComplete(t *testing.T) {
+	t.Parallel()
+	said := map[string]bool{}
+	files, err := filepath.Glob("pages/*.html")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`[({ ]t "([^"]+)"`).FindAllSubmatch(text, -1) {
+			said[string(m[1])] = true
+		}
+	}
+	for _, words := range []map[string]string{acts, logActs} {
+		for _, w := range words {
+			said[w] = true
+		}
+	}
+	for _, w := range stateWords {
+		said[w] = true
+	}
+	for _, s := range conversationWords {
+		said[s.text] = true
+	}
+	for _, lang := range languages[1:] {
+		there := loadPageWords()[lang]
+		for english := range said {
+			if there[english] == "" {
+				t.Errorf("%s lacks %q", lang, english)
+			}
+			for _, fill := range regexp.MustCompile(`\{[a-z]+\}`).FindAllString(english, -1) {
+				if !strings.Contains(there[english], fill) {
+					t.Errorf("%s of %q lacks %s", lang, english, fill)
+				}
+			}
+		}
 	}
 }
