@@ -142,8 +142,8 @@ func script[T any](b *tab, expression string) T {
 	return v
 }
 
-// until waits until an expression is true, also over a change of page; the tab's own
-// time bounds it.
+// until waits until an expression is true, also over pages that lead on to others: what
+// is asked of one that goes away is asked of the next. The tab's own time bounds it.
 func (b *tab) until(expression string) {
 	b.t.Helper()
 	wait := fmt.Sprintf(`new Promise((done) => { const look = () => (%s) ? done(true) : setTimeout(look, 20); look(); })`, expression)
@@ -152,7 +152,7 @@ func (b *tab) until(expression string) {
 		if ok && err == nil {
 			return
 		}
-		if b.ctx.Err() != nil || err != nil && !strings.Contains(err.Error(), "navigated") && !strings.Contains(err.Error(), "context") {
+		if b.ctx.Err() != nil {
 			b.t.Fatalf("waiting for %s: %v", expression, err)
 		}
 	}
