@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"text/template"
 	"time"
@@ -130,7 +131,32 @@ func handOverTo(t *testing.T, m *mta, addr netip.AddrPort, sink *smtptest.Sink) 
 	if got := attemptTo(t, d, "kari@nordlys.example", sent); got.State != mail.StateAccepted || !got.Evidence.Reused {
 		t.Errorf("after the refusals: %+v", got)
 	}
+	abreast(t, d, sent)
 	passedOn(t, sink, sent, keys)
+}
+
+// abreast hands over from several attempts at once, so that envelopes ride behind dots
+// where the server pipelines and is quick.
+func abreast(t *testing.T, d *Deliverer, sent map[string]bool) {
+	t.Helper()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 6 {
+		wg.Go(func() {
+			for range 20 {
+				mine := make(map[string]bool)
+				got := attemptTo(t, d, "kari@nordlys.example", mine)
+				if got.State != mail.StateAccepted {
+					t.Errorf("among others: %+v", got)
+					return
+				}
+				mu.Lock()
+				maps.Copy(sent, mine)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func attemptTo(t *testing.T, d *Deliverer, to mail.Address, sent map[string]bool) mail.Outcome {
