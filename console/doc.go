@@ -1,5 +1,5 @@
 // Package console is where people and their scripts look and act: the read model,
-// the story told from it, the JSON API with its tokens, and the plain pages.
+// the story told from it, the JSON API with its tokens, and the pages.
 //
 // What happens on the way from a fact to a sentence:
 //

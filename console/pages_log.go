@@ -12,12 +12,11 @@ import (
 
 // logView is the content of the page of the service log.
 type logView struct {
-	Rows         []logRow
-	By, Act, On  string
-	Older        string // the address of the page that goes on; "" at the end
-	Export       string // the query of the exports
-	Acts         []string
-	ReadsAllOfIt bool
+	Rows        []logRow
+	By, Act, On string
+	Older       string // the address of the page that goes on; "" at the end
+	Export      string // the query of the exports
+	Acts        []string
 }
 
 // logRow is an entry, as people read it.
@@ -50,7 +49,7 @@ func (p *Pages) serviceLog(w http.ResponseWriter, r *http.Request, by *Principal
 	if err != nil {
 		return err
 	}
-	content := logView{By: q.by, Act: q.act, On: q.on, Acts: logActNames, ReadsAllOfIt: by.Can(ScopeOperate) && by.seesAll()}
+	content := logView{By: q.by, Act: q.act, On: q.on, Acts: logActNames}
 	for _, e := range page.Entries {
 		content.Rows = append(content.Rows, logRow{e, pageWord(langOfPage(r), cmp.Or(logActs[e.Act], e.Act)), p.linkOf(e.On)})
 	}

@@ -116,7 +116,6 @@ var acts = map[string]string{
 	"retry":  "What waits there is tried now.",
 	"lift":   "Lifted. Mail to this address is sent again from now on.",
 	"resend": "Sent again. The new message is the one below.",
-	"asked":  "Asked for a new one. It shows here as soon as the auth service has made it.",
 }
 
 func saidInWords(lang, act string) string {
