@@ -132,7 +132,7 @@ that every page has something to show; --no-sample begins empty.`,
 			}
 			if !noSample {
 				if _, err := d.Sample(cmd.Context()); err != nil {
-					return errors.Join(err, d.Close(context.WithoutCancel(cmd.Context())))
+					log.Warn("the day of made-up mail is not whole; everything else works", "error", err)
 				}
 			}
 			ui.printDevHelp(d, sink, c.Data)
