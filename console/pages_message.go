@@ -76,11 +76,17 @@ func (p *Pages) factsOf(r *http.Request, id mail.ID, t *Telling) (Facts, error) 
 
 // repliesIn returns what to answer in every language, the page's own first.
 func repliesIn(f Facts, t Telling) []replyText {
+	own := language(t.Lang)
 	var all []replyText
 	for _, lang := range languages {
 		t.Lang = lang
 		m := Tell(f, t)
-		all = append(all, replyText{lang, languageNames[lang], cmp.Or(m.Reply, m.Verdict+"\n\n"+m.NextStep)})
+		reply := replyText{lang, languageNames[lang], cmp.Or(m.Reply, m.Verdict+"\n\n"+m.NextStep)}
+		if lang == own {
+			all = slices.Insert(all, 0, reply)
+		} else {
+			all = append(all, reply)
+		}
 	}
 	return all
 }
