@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-search clean
+.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-peers bench-search clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -45,7 +45,7 @@ conformance: ## the labelled data of $(SHARED)
 
 deps: ## Debian packages that some tests need
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev opendkim
 	sh deliver/testdata/mta/install.sh bin/mta
 	sh cmd/deliverd/signals/testdata/promtool.sh bin
 
@@ -70,6 +70,10 @@ bench: build ## the figures of the README
 
 bench-search: ## the search among a million people: median and 99th percentile of each sort
 	$(GO) test -run '^$$' -bench Search -benchtime 200x -timeout 60m ./console
+
+bench-peers: build ## deliverd beside Postfix with OpenDKIM and Exim: the table of docs/peers.md; root, after make deps
+	$(GO) build -trimpath -tags openssl -ldflags '$(LDFLAGS)' -o $(BIN)-openssl ./cmd/deliverd
+	$(GO) run ./bench -deliverd $(BIN) -openssl $(BIN)-openssl
 
 clean:
 	rm -rf bin

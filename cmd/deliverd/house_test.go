@@ -29,6 +29,7 @@ var house = map[string][]string{
 	"deliver/tlsrpt":       {"deliver/tlspolicy", "mail"},
 	"deliver/smtptest":     {"mail"},
 	"console":              {"dnscheck", "bounces", "mail"},
+	"bench":                {"client", "deliver", "deliver/smtptest"},
 	"cmd/deliverd":         {"*"},
 	"cmd/deliverd/daemon":  {"*"},
 	"cmd/deliverd/bench":   {"*"},
