@@ -31,7 +31,7 @@ first. SIGHUP reads the configuration again.`,
 				return err
 			}
 			log := newLogger(ui, c.Log)
-			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion()})
+			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion(), Signers: signers(widen())})
 			if err != nil {
 				return failed(err.Error(), "`deliverd doctor` looks for everything that would stop mail")
 			}
@@ -126,7 +126,7 @@ that every page has something to show; --no-sample begins empty.`,
 				return err
 			}
 			d, err := daemon.Open(cmd.Context(), c, daemon.Options{
-				Log: log, Version: buildVersion(), Catch: sink, Hints: tryThese(httpAddr, natsAddr)})
+				Log: log, Version: buildVersion(), Signers: signers(widen()), Catch: sink, Hints: tryThese(httpAddr, natsAddr)})
 			if err != nil {
 				return failed(err.Error(), "other addresses: --http, --smtp, --nats 127.0.0.1:0; another place for data: --data DIR")
 			}

@@ -35,6 +35,9 @@ import (
 type Options struct {
 	Log     *slog.Logger
 	Version string
+	// Signers is how many messages are rendered and signed at once, those of lane 1
+	// apart; 0: half of GOMAXPROCS.
+	Signers int
 	// Catch, if not nil, stands for every recipient's mail server, and the API needs
 	// no token: `deliverd dev`.
 	Catch *smtptest.Sink
@@ -46,6 +49,7 @@ type Options struct {
 type Daemon struct {
 	log      *slog.Logger
 	version  string
+	signers  int
 	config   *Config                  // as started: what a reload can't change
 	settings atomic.Pointer[settings] // what it can
 
@@ -84,7 +88,7 @@ const grace = 30 * time.Second
 
 // Open starts everything but the work: when it returns, the API answers.
 func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error) {
-	d := &Daemon{log: o.Log, version: o.Version, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics(o.Version)}
+	d := &Daemon{log: o.Log, version: o.Version, signers: o.Signers, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics(o.Version)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.cleanups.run(context.WithoutCancel(ctx)))

@@ -152,6 +152,7 @@ func (d *Daemon) newDeliverer(c *Config, templates *mail.Templates) (*deliver.De
 		Dial:        c.labDial(),
 		Sources:     c.sources(),
 		Origins:     c.origins(),
+		Signers:     d.signers,
 		Log:         d.log,
 	}
 	if c.Send.Relay != "" {
