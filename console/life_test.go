@@ -62,6 +62,16 @@ func greylistedThenHandedOver(m *mail.Message) []mail.Event {
 	accepted.Evidence = microsoft(m.QueuedAt.Add(62*time.Second), 2*time.Second, mail.StageDot,
 		mail.Reply{Code: 250, Enhanced: mail.EnhancedCode{2, 6, 0}, Text: "Queued mail for delivery"})
 	accepted.Evidence.QueueID = "AM6EUR05"
+	accepted.Evidence.TLS.Names, accepted.Evidence.TLS.Issuer = []string{"mail.protection.outlook.com", "*.mail.protection.outlook.com"}, "DigiCert Cloud Services CA-1"
+	accepted.Evidence.TLS.Expires, accepted.Evidence.TLS.Policy, accepted.Evidence.TLS.Source = monday.Add(80*24*time.Hour), mail.TLSBySTS, "id 20260101"
+	accepted.Evidence.Capabilities = []string{"SIZE 157286400", "PIPELINING", "ENHANCEDSTATUSCODES"}
+	accepted.Evidence.Conversation = []mail.Exchange{
+		{Reply: "220 AM6EUR05.mail.protection.outlook.com Microsoft ESMTP MAIL Service ready", Took: 41 * time.Millisecond},
+		{Command: "MAIL FROM:<bounce+…@bounce.acme.example> SIZE=7411", Reply: "250 2.1.0 Sender OK", Took: 3200 * time.Microsecond},
+		{Command: "RCPT TO:<" + string(m.To) + ">", Reply: "250 2.1.5 Recipient OK", Took: 88 * time.Millisecond},
+		{Command: "DATA", Reply: "354 Start mail input; end with <CRLF>.<CRLF>", Took: 88 * time.Millisecond},
+		{Command: ".", Reply: "250 2.6.0 Queued mail for delivery", Took: 640 * time.Millisecond},
+	}
 	return []mail.Event{queued, delayed, accepted}
 }
 

@@ -180,6 +180,8 @@ func TestNothingForeignIsMarkup(t *testing.T) {
 			e.Provider, e.Host, e.IP, e.Stage, e.Error, e.QueueID = attack, attack, attack, attack, attack, attack
 			e.Reply.Text = attack
 			e.TLS.Version, e.TLS.Cipher, e.TLS.Verified, e.TLS.Problem = attack, attack, false, attack
+			e.TLS.Names, e.TLS.Issuer, e.TLS.Policy, e.TLS.Source, e.TLS.Failure = []string{attack}, attack, attack, attack, attack
+			e.Conversation, e.Capabilities = []mail.Exchange{{Command: attack, Reply: attack}, {Command: attack, Error: attack}}, []string{attack}
 			e.Tries = []mail.Try{{Host: attack, IP: attack, Stage: attack, Error: attack}, {Host: attack, Reply: &mail.Reply{Code: 450, Text: attack}}}
 		}
 	}
@@ -335,6 +337,9 @@ func TestPageWordsAreComplete(t *testing.T) {
 		}
 	}
 	for _, w := range stateWords {
+		said[w] = true
+	}
+	for _, w := range tlsPolicyWords {
 		said[w] = true
 	}
 	for _, s := range conversationWords {

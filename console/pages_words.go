@@ -65,6 +65,12 @@ func (p *Pages) functions(lang string) template.FuncMap {
 		"stateWord": func(s mail.State) string {
 			return pageWord(lang, stateWords[s])
 		},
+		"tlsPolicy": func(policy mail.TLSPolicy) string {
+			if w, ok := tlsPolicyWords[policy]; ok {
+				return pageWord(lang, w)
+			}
+			return string(policy)
+		},
 		"pair": func(a, b any) pair { return pair{a, b} },
 		"add":  func(a, b int) int { return a + b },
 	}
@@ -81,6 +87,13 @@ var stateWords = map[mail.State]string{
 	mail.StateReturned: "came back", mail.StateComplained: "complained", StateUnknown: "not known",
 	mail.EventAtRisk: "at risk", mail.EventResent: "sent again", mail.EventLifted: "block lifted", mail.EventUsed: "used",
 	mail.EventExpiredUnused: "not used", mail.EventWrongPerson: "wrong person",
+}
+
+// tlsPolicyWords say who decided how a connection had to be protected.
+var tlsPolicyWords = map[mail.TLSPolicy]string{
+	mail.TLSByDANE: "by their signed DNS (DANE)", mail.TLSBySTS: "by their MTA-STS policy", mail.TLSByUnusable: "by their signed DNS (DANE), encryption only",
+	mail.TLSByRequire: "by our rule for this kind of mail (REQUIRETLS)", mail.TLSByKind: "by our rule for this kind of mail", mail.TLSByRelay: "by our configuration of the relay",
+	mail.TLSTesting: "their MTA-STS policy, which is only being tested", mail.TLSOpportunistic: "nobody asks for any: TLS where it is offered",
 }
 
 // languageCookie holds the language that somebody chose for the pages.
@@ -153,6 +166,8 @@ func (w words) Zone() string { return w.zone.String() }
 // Took returns how long something took, with two digits of a short time.
 func (w words) Took(d time.Duration) string {
 	switch {
+	case d < 10*time.Millisecond:
+		return strconv.FormatFloat(float64(d.Microseconds())/1000, 'f', 1, 64) + " ms"
 	case d < time.Second:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < 10*time.Second:

@@ -95,7 +95,10 @@ func (l life) evidence(e *mail.Event, t turn) *mail.Evidence {
 	const took = 640 * time.Millisecond
 	v := &mail.Evidence{
 		StartedAt: e.At.Add(-took), Took: took, Provider: s.provider, Host: s.host, IP: s.ip, Stage: t.stage, Error: t.seen,
-		TLS: &mail.TLS{Version: "TLS 1.3", Cipher: "TLS_AES_256_GCM_SHA384", Verified: true},
+		TLS: &mail.TLS{
+			Version: "TLS 1.3", Cipher: "TLS_AES_256_GCM_SHA384", Verified: true, Names: []string{s.host}, Issuer: "Example Trust CA 3",
+			Expires: e.At.Add(71 * 24 * time.Hour).Truncate(24 * time.Hour), Policy: mail.TLSOpportunistic,
+		},
 	}
 	if t.reply.Code != 0 {
 		v.Reply = &t.reply
@@ -106,6 +109,8 @@ func (l life) evidence(e *mail.Event, t turn) *mail.Evidence {
 	}
 	if v.Stage == mail.StageConnect {
 		v.TLS = nil
+		return v
 	}
+	v.Capabilities, v.Conversation = offers, talk(e, v)
 	return v
 }

@@ -34,6 +34,11 @@ func TestPastHasEnded(t *testing.T) {
 		if e.Evidence != nil && (e.Evidence.Host == "" || !strings.HasSuffix(e.Evidence.Host, ".example")) {
 			t.Errorf("%s: host %q", e.To, e.Evidence.Host)
 		}
+		if v := e.Evidence; v != nil && v.Reply != nil && v.Stage != "" {
+			if said := v.Conversation; len(said) == 0 || said[len(said)-1].Reply != v.Reply.String() {
+				t.Errorf("%s %s at %s: the conversation %v does not end with %s", e.To, e.State, v.Stage, said, v.Reply)
+			}
+		}
 	}
 	for id, n := range ended {
 		if n != 1 {
