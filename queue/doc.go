@@ -108,13 +108,13 @@
 //
 // # Newest wins
 //
-// Messages with one supersede key are ordered by QueuedAt, and by id in the same
-// microsecond. Before every attempt the owner looks into DELIVERD_LATEST, a direct get
+// Messages with one supersede key are ordered by QueuedAt, and by id where that is the
+// same. Before every attempt the owner looks into DELIVERD_LATEST, a direct get
 // of some 60 µs. When no other process can enqueue (Options.Alone) the newest waiting
 // message of each key is known in memory, and Enqueue writes a wish into the record of
 // the older one before it returns; a record that this process took in is not looked
 // up, and DELIVERD_LATEST is written only while the memory is still being filled: see
-// newest.go. What was accepted in one millisecond counts in the order of acceptance.
+// newest.go.
 //
 // # Clock
 //

@@ -2,11 +2,14 @@ package queue
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/deliverd/deliverd/mail"
 )
@@ -24,7 +27,7 @@ import (
 // attempt.
 type newest struct {
 	mu    sync.Mutex
-	byKey map[keySum][16]byte // guarded by mu
+	byKey map[keySum]rank // guarded by mu
 	// unknown: a record was scanned that does not tell its key.
 	unknown atomic.Bool
 }
@@ -35,37 +38,53 @@ type keySum [16]byte
 
 func supersedeSum(m *mail.Message) keySum { return sumOf(m.SupersedeKey) }
 
-// later orders messages with one key by the millisecond of their ids, which is that of
-// QueuedAt; within one, by who came first to Enqueue.
-func later(a, b [16]byte) bool { return bytes.Compare(a[:6], b[:6]) > 0 }
+// rank is a message's place among those with its key: by QueuedAt, then by id, as
+// latestEntry orders them. An order by who came first would be another one whenever a
+// record is met again, by a scan or an idempotent retry: of two within a millisecond
+// each then ended for the other.
+type rank struct {
+	at int64 // QueuedAt in Unix nanoseconds
+	id [16]byte
+}
+
+func rankOf(m *mail.Message) (rank, error) {
+	id, err := m.ID.Bytes()
+	return rank{m.QueuedAt.UnixNano(), id}, err
+}
+
+func (r rank) after(other rank) bool {
+	return cmp.Or(cmp.Compare(r.at, other.at), bytes.Compare(r.id[:], other.id[:])) > 0
+}
+
+func (r rank) message() mail.ID { return mail.IDFromBytes(r.id) }
 
 // above returns the message that is newer than m, if one waits.
 func (n *newest) above(m *mail.Message) (mail.ID, bool) {
 	have, ok := n.of(supersedeSum(m))
-	mine, err := m.ID.Bytes()
-	if !ok || err != nil || !later(have, mine) {
+	mine, err := rankOf(m)
+	if !ok || err != nil || !have.after(mine) {
 		return "", false
 	}
-	return mail.IDFromBytes(have), true
+	return have.message(), true
 }
 
-func (n *newest) of(sum keySum) (id [16]byte, ok bool) {
+func (n *newest) of(sum keySum) (r rank, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	id, ok = n.byKey[sum]
-	return id, ok
+	r, ok = n.byKey[sum]
+	return r, ok
 }
 
 // offer makes a waiting message the newest of its key unless a newer one is. It returns
 // another message that was there.
-func (n *newest) offer(sum keySum, id [16]byte) (other [16]byte, clash bool) {
+func (n *newest) offer(sum keySum, r rank) (other rank, clash bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	have, ok := n.byKey[sum]
-	if !ok || !later(have, id) {
-		n.byKey[sum] = id
+	if !ok || r.after(have) {
+		n.byKey[sum] = r
 	}
-	return have, ok && have != id
+	return have, ok && have.id != r.id
 }
 
 // leave forgets a message that has ended.
@@ -79,13 +98,13 @@ func (n *newest) leave(m *mail.Message) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if sum := supersedeSum(m); n.byKey[sum] == id {
+	if sum := supersedeSum(m); n.byKey[sum].id == id {
 		delete(n.byKey, sum)
 	}
 }
 
 const (
-	// headerKey carries the sum of a record's supersede key.
+	// headerKey carries the sum of a record's supersede key and the time of its rank.
 	headerKey = "D-Key"
 	noKey     = "-"
 )
@@ -95,7 +114,21 @@ func (r *record) keyHeader() string {
 		return noKey
 	}
 	sum := supersedeSum(&r.Message)
-	return base64.RawStdEncoding.EncodeToString(sum[:])
+	return base64.RawStdEncoding.EncodeToString(binary.BigEndian.AppendUint64(sum[:], uint64(r.Message.QueuedAt.UnixNano())))
+}
+
+// parseKeyHeader reads what keyHeader wrote. Earlier versions wrote the sum alone; the
+// id tells the millisecond.
+func parseKeyHeader(header string, id [16]byte) (sum keySum, r rank, ok bool) {
+	b, err := base64.RawStdEncoding.DecodeString(header)
+	r = rank{madeAt(id) * int64(time.Millisecond), id}
+	switch {
+	case err == nil && len(b) == len(sum)+8:
+		r.at = int64(binary.BigEndian.Uint64(b[len(sum):]))
+	case err != nil || len(b) != len(sum):
+		return sum, r, false
+	}
+	return keySum(b[:len(sum)]), r, true
 }
 
 // scannedKey takes in the key of a record that an earlier process wrote. Two waiting with
@@ -105,25 +138,25 @@ func (q *Queue) scannedKey(ctx context.Context, id [16]byte, header string) {
 	if !q.o.Alone || header == noKey {
 		return
 	}
-	sum, err := base64.RawStdEncoding.DecodeString(header)
-	if err != nil || len(sum) != len(keySum{}) {
+	sum, mine, ok := parseKeyHeader(header, id)
+	if !ok {
 		q.newest.unknown.Store(true)
 		return
 	}
-	other, clash := q.newest.offer(keySum(sum), id)
+	other, clash := q.newest.offer(sum, mine)
 	if !clash {
 		return
 	}
-	older, newer := other, id
-	if later(other, id) {
-		older, newer = id, other
+	older, newer := other, mine
+	if other.after(mine) {
+		older, newer = mine, other
 	}
 	for tries := 0; ctx.Err() == nil; tries++ {
-		err := q.outdate(ctx, mail.IDFromBytes(older), mail.IDFromBytes(newer))
+		err := q.outdate(ctx, older.message(), newer.message())
 		if err == nil {
 			return
 		}
-		q.o.Log.Warn("an older message could not be marked superseded; trying again", "message", mail.IDFromBytes(older), "err", err)
+		q.o.Log.Warn("an older message could not be marked superseded; trying again", "message", older.message(), "err", err)
 		q.sleep(ctx, backoff(tries))
 	}
 }
@@ -163,20 +196,20 @@ func (q *Queue) enterAgain(ctx context.Context, r *record, shard int) (won *keyE
 // enterNewest makes m the newest of its key, after the one that was has durably got the
 // wish to end. Its lock must be held.
 func (q *Queue) enterNewest(ctx context.Context, m *mail.Message) error {
-	id, err := m.ID.Bytes()
+	mine, err := rankOf(m)
 	if err != nil {
 		return err
 	}
 	sum := supersedeSum(m)
-	if older, ok := q.newest.of(sum); ok && older != id {
-		if later(older, id) {
+	if older, ok := q.newest.of(sum); ok && older.id != mine.id {
+		if older.after(mine) {
 			return nil // and m knows it
 		}
-		if err := q.outdate(ctx, mail.IDFromBytes(older), m.ID); err != nil {
+		if err := q.outdate(ctx, older.message(), m.ID); err != nil {
 			return err
 		}
 	}
-	q.newest.offer(sum, id)
+	q.newest.offer(sum, mine)
 	return nil
 }
 

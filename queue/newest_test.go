@@ -112,7 +112,6 @@ func TestOfTwoThatACrashLeftTheNewerWins(t *testing.T) {
 	untilScanned(b.q)
 	old := b.message("reset", "kari@nordlys.example", "kari")
 	b.enqueue(old)
-	time.Sleep(2 * time.Millisecond) // within one, either may win
 	// The process dies after the newer one's record, before the older one's wish.
 	young := b.message("reset", "kari@sydlys.example", "kari")
 	b.waiting(young, func(*write) {})
@@ -123,6 +122,43 @@ func TestOfTwoThatACrashLeftTheNewerWins(t *testing.T) {
 	story := b.until(2)
 	if !equalStates(story[old.ID], mail.StateQueued, mail.StateSuperseded) || !equalStates(story[young.ID], mail.StateQueued, mail.StateAccepted) {
 		t.Errorf("old %v, young %v", story[old.ID], story[young.ID])
+	}
+}
+
+// Two of one key within a millisecond: whichever is met again, by a client's retry or
+// by a scan, the newer one stays it. Each ended for the other once.
+func TestTwoWithinAMillisecond(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		restart bool
+	}{{"a client's retry", false}, {"a scan", true}} {
+		b := newBench(t, nil)
+		untilScanned(b.q)
+		old := b.message("reset", "kari@nordlys.example", "kari")
+		young := b.message("reset", "kari@sydlys.example", "kari")
+		old.IdempotencyKey = "the older one's"
+		// One millisecond, and ids that say nothing of the order within it.
+		at := time.Now().UTC().Truncate(time.Millisecond)
+		low, high := mail.NewID(at), mail.NewID(at)
+		low, high = min(low, high), max(low, high)
+		old.ID, old.QueuedAt = high, at.Add(time.Microsecond)
+		young.ID, young.QueuedAt = low, at.Add(2*time.Microsecond)
+		b.enqueue(old)
+		b.enqueue(young)
+		if tt.restart {
+			b.q.Close()
+			b.open()
+			untilScanned(b.q)
+		}
+		b.enqueue(old)
+		stop := b.work(accept)
+		story := b.until(2)
+		if !equalStates(story[old.ID], mail.StateQueued, mail.StateSuperseded) || !equalStates(story[young.ID], mail.StateQueued, mail.StateAccepted) {
+			t.Errorf("%s: old %v, young %v", tt.name, story[old.ID], story[young.ID])
+		}
+		stop()
+		b.q.Close()
 	}
 }
 

@@ -122,7 +122,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options) (*Queue, error) {
 	q.panics = map[mail.ID]int{}
 	q.locals = map[mail.ID]int{}
 	q.keyLocks.held = map[string]chan struct{}{}
-	q.newest.byKey = map[keySum][16]byte{}
+	q.newest.byKey = map[keySum]rank{}
 	q.newestLocks.held = map[string]chan struct{}{}
 	if o.Journal != "" {
 		if q.journal, err = openJournal(o.Journal, time.Now()); err != nil {
