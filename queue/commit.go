@@ -298,6 +298,8 @@ type acks struct {
 
 	sub    *nats.Subscription
 	prefix string
+	stop   chan struct{} // closed by close
+	ended  chan struct{} // closed when the connection is watched no more
 
 	mu      sync.Mutex
 	next    uint64                // guarded by mu
@@ -323,7 +325,35 @@ func newAcks(nc *nats.Conn, timeout time.Duration) (*acks, error) {
 		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
 	}
 	a.sub = sub
+	a.stop, a.ended = make(chan struct{}), make(chan struct{})
+	lost := nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		defer close(a.ended)
+		defer nc.RemoveStatusListener(lost)
+		for {
+			select {
+			case <-lost:
+				a.abandon()
+			case <-a.stop:
+				return
+			}
+		}
+	}()
 	return a, nil
+}
+
+// abandon fails what waits for an answer, which a connection that broke won't bring:
+// its callers need not wait out the timeout to hear it. A write that went over the
+// next connection meanwhile is as unsure as the others.
+func (a *acks) abandon() {
+	a.mu.Lock()
+	pending := a.pending
+	a.pending = map[string]*ackWaiter{}
+	a.mu.Unlock()
+	for _, w := range pending {
+		w.timer.Stop()
+		w.done(0, errUnsure)
+	}
 }
 
 // publish sends m; done is called exactly once, never from the caller's goroutine.
@@ -370,18 +400,19 @@ func (a *acks) answer(token string, seq uint64, err error) {
 	}
 }
 
-// close fails what is pending.
+// close fails what is pending. Closing twice does nothing.
 func (a *acks) close() {
 	a.mu.Lock()
+	again := a.closed
 	a.closed = true
-	pending := a.pending
-	a.pending = map[string]*ackWaiter{}
 	a.mu.Unlock()
-	_ = a.sub.Unsubscribe() // fails only on a closed connection
-	for _, w := range pending {
-		w.timer.Stop()
-		w.done(0, errUnsure)
+	if again {
+		return
 	}
+	close(a.stop)
+	<-a.ended
+	_ = a.sub.Unsubscribe() // fails only on a closed connection
+	a.abandon()
 }
 
 func parseAck(m *nats.Msg) (uint64, error) {

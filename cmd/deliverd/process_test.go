@@ -24,11 +24,14 @@ import (
 	"github.com/deliverd/deliverd/dnscheck/dnstest"
 )
 
-// TestMain lets the test binary be the program: a test starts itself again with
-// runAsProgram set, kills that process, and starts another.
+// TestMain lets the test binary be the program, or a nats-server: a test starts itself
+// again with runAsProgram or runAsStore set, kills that process, and starts another.
 func TestMain(m *testing.M) {
 	if os.Getenv(runAsProgram) != "" {
 		os.Exit(run(os.Args[1:]))
+	}
+	if config := os.Getenv(runAsStore); config != "" {
+		os.Exit(runStore(config))
 	}
 	testscript.Main(m, map[string]func(){"deliverd": main})
 }
