@@ -46,7 +46,7 @@ type lesson struct {
 	Trouble trouble `json:"trouble,omitzero"`
 	OK      bool    `json:"ok,omitempty"`     // a contact was in order within newsFor
 	Heard   bool    `json:"heard,omitempty"`  // there was a contact since the last lesson
-	Active  bool    `json:"active,omitempty"` // attempts are under way
+	Active  bool    `json:"active,omitempty"` // attempts are under way, or were within this second
 }
 
 // lessons is a message, or the value in the store.
@@ -57,11 +57,13 @@ type lessons struct {
 }
 
 // lessons returns what was heard since the last call, and where attempts are under way.
+// A contact within that second is as much as an attempt under way: who sends in bursts
+// rests at most moments, and each node would take the whole window for the next one.
 func (s *sched) lessons(now time.Time) (all []lesson) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, t := range s.tracks.heard {
-		all = append(all, lesson{Name: name, window: t.window, Trouble: t.trouble, OK: t.wasOK(now), Heard: true, Active: s.active(name)})
+		all = append(all, lesson{Name: name, window: t.window, Trouble: t.trouble, OK: t.wasOK(now), Heard: true, Active: true})
 	}
 	for id, d := range s.dests {
 		if d != nil && d.inflight > 0 {
@@ -72,11 +74,6 @@ func (s *sched) lessons(now time.Time) (all []lesson) {
 	}
 	clear(s.tracks.heard)
 	return all
-}
-
-func (s *sched) active(name string) bool {
-	id, ok := s.destIDs.byName[name]
-	return ok && s.dests[id] != nil && s.dests[id].inflight > 0
 }
 
 // hear takes in what another node learned.
