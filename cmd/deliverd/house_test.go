@@ -36,6 +36,7 @@ var house = map[string][]string{
 	"cmd/deliverd/backup":  {"queue"},
 	"cmd/deliverd/sample":  {"deliver/smtptest", "mail"},
 	"cmd/deliverd/signals": {},
+	"cmd/deliverd/systemd": {},
 }
 
 // homes says which rooms may import a foreign library, so that each has one home.

@@ -31,13 +31,18 @@ first. SIGHUP reads the configuration again.`,
 				return err
 			}
 			log := newLogger(ui, c.Log)
-			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion(), Signers: signers(widen())})
+			s, err := newSupervisor(log)
+			if err != nil {
+				return failed(err.Error(), "see Sockets= and NotifyAccess= of the service's unit")
+			}
+			d, err := daemon.Open(cmd.Context(), c, daemon.Options{Log: log, Version: buildVersion(), Signers: signers(widen()), Sockets: s.sockets})
 			if err != nil {
 				return failed(err.Error(), "`deliverd doctor` looks for everything that would stop mail")
 			}
 			log.Info("deliverd is ready", "http", d.HTTPAddr().String(), "version", buildVersion())
-			stop := reloadOnHangup(cmd.Context(), ui, d, log)
+			stop := reloadOnHangup(cmd.Context(), ui, d, s, log)
 			defer stop()
+			defer s.tend(cmd.Context(), d)()
 			return d.Run(cmd.Context())
 		},
 	}
@@ -45,7 +50,7 @@ first. SIGHUP reads the configuration again.`,
 
 // reloadOnHangup reads the configuration again at each SIGHUP. One that is not valid
 // changes nothing.
-func reloadOnHangup(ctx context.Context, ui *ui, d *daemon.Daemon, log *slog.Logger) (stop func()) {
+func reloadOnHangup(ctx context.Context, ui *ui, d *daemon.Daemon, s *supervisor, log *slog.Logger) (stop func()) {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	ctx, cancel := context.WithCancel(ctx)
@@ -58,10 +63,12 @@ func reloadOnHangup(ctx context.Context, ui *ui, d *daemon.Daemon, log *slog.Log
 				return
 			case <-hangups:
 			}
+			s.reloading()
 			c, err := ui.loadConfig()
 			if err == nil {
 				err = d.Reload(c)
 			}
+			s.ready()
 			if err != nil {
 				log.Error("the configuration was not reloaded; the old one stays in force", "error", err)
 			}

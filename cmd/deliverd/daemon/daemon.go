@@ -41,6 +41,9 @@ type Options struct {
 	// Catch, if not nil, stands for every recipient's mail server, and the API needs
 	// no token: `deliverd dev`.
 	Catch *smtptest.Sink
+	// Sockets are listening ones that the service manager handed over, by name: "http",
+	// "metrics", "bounces". They count instead of the addresses in [listen].
+	Sockets map[string][]net.Listener
 	// Hints are commands that the start page proposes while there is no mail.
 	Hints []string
 }
@@ -78,6 +81,7 @@ type Daemon struct {
 	hints      []string
 	sample     atomic.Bool // the data is made up, and the pages say so
 	catch      *smtptest.Sink
+	sockets    map[string][]net.Listener // handed over
 	http       net.Listener
 }
 
@@ -88,7 +92,7 @@ const grace = 30 * time.Second
 
 // Open starts everything but the work: when it returns, the API answers.
 func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error) {
-	d := &Daemon{log: o.Log, version: o.Version, signers: o.Signers, config: c, catch: o.Catch, hints: o.Hints, cleanups: cleanups{log: o.Log}, metrics: newMetrics(o.Version)}
+	d := &Daemon{log: o.Log, version: o.Version, signers: o.Signers, config: c, catch: o.Catch, hints: o.Hints, sockets: o.Sockets, cleanups: cleanups{log: o.Log}, metrics: newMetrics(o.Version)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.cleanups.run(context.WithoutCancel(ctx)))
@@ -98,6 +102,7 @@ func Open(ctx context.Context, c *Config, o Options) (opened *Daemon, err error)
 		name string
 		open func(context.Context) error
 	}{
+		{"sockets", d.takeSockets},
 		{"data directory", d.openData},
 		{"queue", d.openQueue},
 		{"read model", d.openView},
@@ -166,6 +171,10 @@ func (d *Daemon) attempt(ctx context.Context, a *mail.Attempt) mail.Outcome {
 	}
 	return o
 }
+
+// Alive returns once the scheduler has answered: that of a daemon that is stuck never
+// does. A store that takes no writes is no reason to restart a daemon that mends it.
+func (d *Daemon) Alive() { d.queue.WaitingHere() }
 
 // HTTPAddr is where the API answers.
 func (d *Daemon) HTTPAddr() net.Addr { return d.http.Addr() }

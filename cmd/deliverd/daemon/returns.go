@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -20,7 +19,7 @@ import (
 
 // openBounces listens for mail that comes back.
 func (d *Daemon) openBounces(ctx context.Context) error {
-	if d.config.Listen.Bounces == "" {
+	if d.config.Listen.Bounces == "" && len(d.sockets[socketBounces]) == 0 {
 		return nil
 	}
 	if d.returns == nil {
@@ -45,18 +44,20 @@ func (d *Daemon) openBounces(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config.Listen.Bounces)
+	listeners, err := d.listen(ctx, socketBounces, d.config.Listen.Bounces)
 	if err != nil {
-		return fmt.Errorf("%w; stop what uses it, or change listen.bounces", err)
+		return err
 	}
 	up := d.metrics.listening.WithLabelValues()
 	up.Set(1)
-	d.start("bounce listener", func(ctx context.Context) {
-		if err := receiver.Serve(ctx, listener); err != nil {
-			up.Set(0)
-			d.log.Error("the bounce listener stopped; bounces wait at their senders until a restart", "error", err)
-		}
-	})
+	for _, l := range listeners {
+		d.start("bounce listener", func(ctx context.Context) {
+			if err := receiver.Serve(ctx, l); err != nil {
+				up.Set(0)
+				d.log.Error("the bounce listener stopped; bounces wait at their senders until a restart", "error", err)
+			}
+		})
+	}
 	return nil
 }
 

@@ -81,10 +81,11 @@ const (
 )
 
 func (d *Daemon) openHTTP(ctx context.Context) error {
-	var err error
-	if d.http, err = (&net.ListenConfig{}).Listen(ctx, "tcp", d.config.Listen.HTTP); err != nil {
-		return fmt.Errorf("%w; stop what uses it, or change listen.http", err)
+	listeners, err := d.listen(ctx, socketHTTP, d.config.Listen.HTTP)
+	if err != nil {
+		return err
 	}
+	d.http = listeners[0]
 	auth := &console.Authenticator{Tokens: d.tokens, Open: d.catch != nil, Log: d.log}
 	if !auth.Open {
 		if auth.SignIn, err = d.signIn(ctx); err != nil {
@@ -95,17 +96,19 @@ func (d *Daemon) openHTTP(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.serveHTTP("HTTP", d.http, console.Handler(auth, d.log, routes...))
-	if d.config.Listen.Metrics == "" {
-		return nil
+	api := console.Handler(auth, d.log, routes...)
+	for _, l := range listeners {
+		d.serveHTTP("HTTP", l, api)
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.config.Listen.Metrics)
+	scraped, err := d.listen(ctx, socketMetrics, d.config.Listen.Metrics)
 	if err != nil {
-		return fmt.Errorf("%w; stop what uses it, or change listen.metrics", err)
+		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", d.metrics.handler())
-	d.serveHTTP("metrics", listener, mux)
+	for _, l := range scraped {
+		d.serveHTTP("metrics", l, mux)
+	}
 	return nil
 }
 
