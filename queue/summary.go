@@ -41,6 +41,25 @@ type tally struct {
 	oldest int64
 }
 
+// Scanned says, at little cost, whether this node has shards and knows every record of
+// them.
+func (q *Queue) Scanned() bool {
+	shards, scanned := q.scanned()
+	return shards > 0 && scanned
+}
+
+// scanned counts the shards that are ours, and says whether all are scanned.
+func (q *Queue) scanned() (shards int, all bool) {
+	all = true
+	for _, sh := range q.shards {
+		if sh.owned(q.mono()) {
+			shards++
+			all = all && sh.scanned.Load()
+		}
+	}
+	return shards, all
+}
+
 // WaitingHere describes what waits on this node's shards. It walks over all of it, 10 ms
 // for a million, without holding anything up; call it every few seconds, not for every
 // message.
@@ -61,13 +80,8 @@ func (q *Queue) WaitingHere() Summary {
 			t.add(it, soon)
 		}
 	})
-	sum := Summary{All: all.count(), Scanned: true, Node: q.o.Node}
-	for _, sh := range q.shards {
-		if sh.owned(q.mono()) {
-			sum.Shards++
-			sum.Scanned = sum.Scanned && sh.scanned.Load()
-		}
-	}
+	sum := Summary{All: all.count(), Node: q.o.Node}
+	sum.Shards, sum.Scanned = q.scanned()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum.Kinds = named(groups[0], &s.kinds)

@@ -262,22 +262,24 @@ func (r *rig) arrival(ctx context.Context, id client.ID) (time.Time, error) {
 
 // arrived waits until n messages have come.
 func (r *rig) arrived(ctx context.Context, n int) error {
-	return r.poll(ctx, func() (bool, error) {
+	return r.poll(ctx, 10*time.Millisecond, func() (bool, error) {
 		r.arrivals.mu.Lock()
 		defer r.arrivals.mu.Unlock()
 		return r.arrivals.count >= n, nil
 	})
 }
 
-// scanned waits until the daemon knows n waiting messages.
+// scanned waits until the daemon knows n waiting messages. It asks rarely: each answer
+// counts all of them, and a hundred answers a second took more of the processor than
+// the scan.
 func (r *rig) scanned(ctx context.Context, n int) error {
-	return r.poll(ctx, func() (bool, error) {
+	return r.poll(ctx, 500*time.Millisecond, func() (bool, error) {
 		waiting, err := r.metric(`deliverd_waiting_messages{kind="invite",state="queued"}`)
 		return int(waiting) >= n, err
 	})
 }
 
-func (r *rig) poll(ctx context.Context, done func() (bool, error)) error {
+func (r *rig) poll(ctx context.Context, every time.Duration, done func() (bool, error)) error {
 	for {
 		if ok, err := done(); ok || err != nil {
 			return err
@@ -287,7 +289,7 @@ func (r *rig) poll(ctx context.Context, done func() (bool, error)) error {
 			return ctx.Err()
 		case <-r.exited:
 			return errors.New("the daemon ended: " + r.stderr.String())
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(every):
 		}
 	}
 }

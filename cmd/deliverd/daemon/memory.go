@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"os"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
@@ -49,13 +50,33 @@ func gcPercent(live uint64) int {
 	return max(int(p), heapTight)
 }
 
+const (
+	// scanEvery is how often the end of the scan is looked for.
+	scanEvery = 20 * time.Millisecond
+	// scanPatience is how long what can wait leaves the machine to the scan: one of a
+	// million messages takes 10 to 20 s of processor time.
+	scanPatience = 30 * time.Second
+)
+
+// awaitScan waits for the scan of the waiting messages after a start, but not for ever:
+// a node may have no shards. It returns false when ctx ended.
+func awaitScan(ctx context.Context, scanned func() bool, patience time.Duration) bool {
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errPatience)
+	defer cancel()
+	for !scanned() {
+		if !sleep(ctx, scanEvery) {
+			return errors.Is(context.Cause(ctx), errPatience)
+		}
+	}
+	return true
+}
+
+var errPatience = errors.New("waited long enough")
+
 // afterScan gives back what the scan of the waiting messages leaves: garbage that
 // nothing will need again.
 func (d *Daemon) afterScan(ctx context.Context) {
-	for sleep(ctx, memoryEvery) {
-		if d.queue.WaitingHere().Scanned {
-			debug.FreeOSMemory()
-			return
-		}
+	if awaitScan(ctx, d.queue.Scanned, time.Hour) {
+		debug.FreeOSMemory()
 	}
 }

@@ -139,7 +139,9 @@ func (d *Daemon) observe(e mail.Event) {
 	}
 }
 
-// openView opens the read model and begins to follow the log.
+// openView opens the read model, which follows the log. What the log gained before a
+// crash it reads after the scan of what waits: mail goes first, and catching up with
+// half a million events took as much of the processor as knowing the messages again.
 func (d *Daemon) openView(ctx context.Context) error {
 	var err error
 	d.view, err = console.OpenView(ctx, console.ViewOptions{Path: d.config.dataFile("view.db"), Log: d.log})
@@ -154,6 +156,9 @@ func (d *Daemon) openView(ctx context.Context) error {
 		Bounds: d.queue.Bounds,
 	}
 	d.start("following the event log", func(ctx context.Context) {
+		if !awaitScan(ctx, d.queue.Scanned, scanPatience) {
+			return
+		}
 		if err := d.view.Follow(ctx, log); err != nil {
 			d.log.Error("the read model stopped; stories are out of date until a restart, mail goes on", "error", err)
 		}
