@@ -93,6 +93,7 @@ func (p *Pages) Routes() []Route {
 		{"POST", "/messages/{message}/resend", ScopeAct, formBody, p.page(p.resend)},
 		{"GET", "/delays", ScopeRead, "", p.page(p.delays)},
 		{"POST", "/delays", ScopeOperate, formBody, p.page(p.actOnDelays)},
+		{"POST", "/delays/maintenance", ScopeOperate, formBody, p.page(p.actOnMaintenance)},
 		{"GET", "/suppressed", ScopeRead, "", p.page(p.suppressed)},
 		{"GET", "/suppressed/lift", ScopeRead, "", p.page(p.liftForm)},
 		{"POST", "/suppressed/lift", ScopeAct, formBody, p.page(p.lift)},

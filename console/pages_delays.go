@@ -20,6 +20,8 @@ type delaysPage struct {
 	Act       *delayAct // what somebody is about to do
 	Problem   *mail.Problem
 	CanAct    bool
+	// Maintenance is nil for whoever is bound to tenants.
+	Maintenance *maintenancePart
 }
 
 // heldProvider is what is held up at one provider's domains.
@@ -49,16 +51,21 @@ const (
 
 func (p *Pages) delays(w http.ResponseWriter, r *http.Request, by *Principal) error {
 	q := r.URL.Query()
-	var act *delayAct
-	if name := q.Get("act"); name == "pause" || name == "resume" || name == "retry" {
-		act = &delayAct{Name: name, Selector: q.Get("selector")}
+	var open delaysForms
+	switch name := q.Get("act"); name {
+	case "pause", "resume", "retry":
+		open.act = &delayAct{Name: name, Selector: q.Get("selector")}
+	case "plan":
+		open.plan = p.newPlan()
+	case "end":
+		open.end = &endForm{ID: q.Get("window")}
 	}
-	return p.showDelays(w, r, by, http.StatusOK, act, nil)
+	return p.showDelays(w, r, by, http.StatusOK, open)
 }
 
-func (p *Pages) showDelays(w http.ResponseWriter, r *http.Request, by *Principal, status int, act *delayAct, problem *mail.Problem) error {
+func (p *Pages) showDelays(w http.ResponseWriter, r *http.Request, by *Principal, status int, open delaysForms) error {
 	p.api.fresh(r.Context())
-	content := delaysPage{Act: act, Problem: problem, CanAct: by.Can(ScopeOperate)}
+	content := delaysPage{Act: open.act, Problem: open.problem, CanAct: by.Can(ScopeOperate)}
 	place := p.api.View.Place()
 	held, err := p.api.View.HeldUp(r.Context(), by.visible(""))
 	if err != nil {
@@ -78,7 +85,20 @@ func (p *Pages) showDelays(w http.ResponseWriter, r *http.Request, by *Principal
 		}
 		content.Queue = &queue
 	}
-	return p.show(w, r, status, shell{Title: pageWord(langOfPage(r), "Delays") + " – deliverd", Page: "delays", Watch: "all=1", Place: place, Content: content})
+	if content.Maintenance, err = p.maintenance(r, by); err != nil {
+		return err
+	}
+	if m := content.Maintenance; m != nil {
+		m.Plan, m.End = open.plan, open.end
+		if m.End != nil {
+			m.End.Window = m.find(m.End.ID)
+		}
+	}
+	watch := "all=1"
+	if open.open() {
+		watch = ""
+	}
+	return p.show(w, r, status, shell{Title: pageWord(langOfPage(r), "Delays") + " – deliverd", Page: "delays", Watch: watch, Place: place, Content: content})
 }
 
 // byProvider groups what is held up, the provider with the most first.
@@ -126,7 +146,7 @@ func (p *Pages) actOnDelays(w http.ResponseWriter, r *http.Request, by *Principa
 	}
 	if err != nil {
 		problem := asProblem(r.Context(), p.api.logger(), err)
-		return p.showDelays(w, r, by, problem.Status, &act, problem)
+		return p.showDelays(w, r, by, problem.Status, delaysForms{act: &act, problem: problem})
 	}
 	p.api.actedFor(r, by, act.Name, act.Selector, tenantOf(act.Selector), act.Reason)
 	http.Redirect(w, r, "/delays?"+url.Values{"done": {act.Name}}.Encode(), http.StatusSeeOther)

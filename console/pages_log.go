@@ -33,11 +33,12 @@ var logActs = map[string]string{
 	"signin": "signed in", "signout": "signed out", "signin.refused": "was not let in", "login_link.new": "made a login link",
 	"session.end": "ended sessions", "token.new": "made a token", "token.revoke": "revoked a token",
 	"start": "deliverd started", "stop": "deliverd stopped", "reload": "The configuration was read again",
+	"maintenance.add": "planned maintenance", "maintenance.remove": "removed maintenance", "backup": "made a backup",
 	"store.trouble": "The store takes no writes", "log.gap": "Entries are missing",
 }
 
 // logActNames are those that the page offers to choose by, in their order.
-var logActNames = []string{"cancel", "resend", "suppress", "lift", "pause", "resume", "retry", "signin", "signout", "token", "domain.share", "store"}
+var logActNames = []string{"cancel", "resend", "suppress", "lift", "pause", "resume", "retry", "maintenance", "signin", "signout", "token", "domain.share", "store"}
 
 func (p *Pages) serviceLog(w http.ResponseWriter, r *http.Request, by *Principal) error {
 	q, err := logQueryOf(r)

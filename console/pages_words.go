@@ -124,11 +124,13 @@ func (p *Pages) setLanguage(w http.ResponseWriter, r *http.Request) {
 
 // acts are what was done, as the address after it says it.
 var acts = map[string]string{
-	"pause":  "Paused. What waits there stays safe, and nothing of it is sent until it is resumed.",
-	"resume": "Resumed. What is due is tried now.",
-	"retry":  "What waits there is tried now.",
-	"lift":   "Lifted. Mail to this address is sent again from now on.",
-	"resend": "Sent again. The new message is the one below.",
+	"pause":              "Paused. What waits there stays safe, and nothing of it is sent until it is resumed.",
+	"resume":             "Resumed. What is due is tried now.",
+	"retry":              "What waits there is tried now.",
+	"maintenance.add":    "Planned. Mail of these kinds waits while it is on, and is sent afterwards.",
+	"maintenance.remove": "Removed. What it held back is sent now.",
+	"lift":               "Lifted. Mail to this address is sent again from now on.",
+	"resend":             "Sent again. The new message is the one below.",
 }
 
 func saidInWords(lang, act string) string {
