@@ -84,6 +84,7 @@ func run(ctx context.Context, o options) error {
 	senders := []sender{
 		&deliverd{program: o.program, label: "deliverd, RSA and Ed25519", keys: 2},
 		&deliverd{program: o.program, label: "deliverd, RSA alone", keys: 1},
+		&postfix{text: text, reuse: true},
 		&postfix{text: text},
 		&exim{program: o.exim, text: text},
 	}

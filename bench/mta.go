@@ -61,11 +61,17 @@ func give(path, owner string) error {
 type postfix struct {
 	injection
 	text   []byte
+	reuse  bool // many mails over one TLS connection: more mail, and later
 	dir    string
 	milter *exec.Cmd
 }
 
-func (p *postfix) name() string { return "Postfix with OpenDKIM, RSA" }
+func (p *postfix) name() string {
+	if p.reuse {
+		return "Postfix with OpenDKIM, RSA"
+	}
+	return "the same, a TLS connection for each mail"
+}
 
 func (p *postfix) start(ctx context.Context, r *rig) error {
 	p.dir = r.dir
@@ -86,7 +92,7 @@ func (p *postfix) start(ctx context.Context, r *rig) error {
 		}
 	}
 	milter := filepath.Join(r.dir, "milter", "socket")
-	values := map[string]any{"Dir": r.dir, "Port": port, "Milter": milter, "Sink": r.sink.Addr().Port(), "Key": key}
+	values := map[string]any{"Dir": r.dir, "Port": port, "Milter": milter, "Reuse": p.reuse, "Sink": r.sink.Addr().Port(), "Key": key}
 	for name, to := range map[string]string{"postfix-main.cf": "main.cf", "postfix-master.cf": "master.cf", "opendkim.conf": "opendkim.conf"} {
 		if err := fill(name, filepath.Join(r.dir, to), values); err != nil {
 			return err
