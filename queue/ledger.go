@@ -59,6 +59,10 @@ func StreamsToCopy(names []string) []string {
 //
 // Its memory grows with the messages that wait, not with the log.
 type Ledger struct {
+	// Unsure says that the last places of the copy's streams are not known: then
+	// Restores leaves out what refers to places, and the store finds it out anew.
+	Unsure bool
+
 	r       Reckoning                 // but for what Reckon sums up
 	records map[[16]byte]ledgerRecord // of every message that has one
 	open    map[[16]byte]time.Time    // accepted by the log, not ended, without a record
@@ -265,7 +269,8 @@ func (l *Ledger) Restores(stream string, m *Stored) bool {
 	}
 	key := strings.TrimPrefix(m.Subject, kvSubject(bucket, ""))
 	if bucket == bucketShared {
-		return !strings.HasPrefix(key, "queue.clean.")
+		refers := strings.HasPrefix(key, "queue.said.") || key == auditKey
+		return !strings.HasPrefix(key, "queue.clean.") && !(l.Unsure && refers)
 	}
 	if !HoldsRecords(stream) {
 		return true

@@ -42,6 +42,7 @@ func Restore(path, dir string, damaged bool) (Report, error) {
 	if err := os.MkdirAll(filepath.Join(dir, unfinished), 0o700); err != nil {
 		return report, err
 	}
+	ledger.Unsure = c.last == nil
 	err = restoreStreams(path, filepath.Join(dir, unfinished), ledger, c)
 	if err == nil {
 		err = syncTree(filepath.Join(dir, unfinished))
