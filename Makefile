@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz dashboards bench bench-peers bench-search clean
+.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz deb dashboards bench bench-peers bench-search clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -61,6 +61,9 @@ fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do \
 	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 	    echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; done; done
+
+deb: build ## a Debian package in bin/
+	sh deploy/debian/build.sh $(BIN) '$(VERSION)' bin
 
 dashboards: ## alerts, dashboard and their documents, written from the list of metrics
 	$(GO) test -count=1 ./cmd/deliverd/signals -run Files -update

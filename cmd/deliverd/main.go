@@ -55,7 +55,7 @@ Begin with ` + "`deliverd dev`" + `: everything in one process, nothing to confi
 		return usage(err.Error(), "see `"+cmd.CommandPath()+" --help`")
 	})
 	pf := root.PersistentFlags()
-	pf.StringVarP(&ui.config, "config", "c", os.Getenv("DELIVERD_CONFIG"), "configuration `FILE`")
+	pf.StringVarP(&ui.config, "config", "c", defaultConfig(), "configuration `FILE`; /etc/deliverd/deliverd.toml if that is there")
 	pf.StringVar(&ui.server, "server", os.Getenv("DELIVERD_SERVER"), "`URL` of the daemon to talk to")
 	pf.BoolVar(&ui.json, "json", false, "print JSON")
 	root.AddGroup(
@@ -76,6 +76,19 @@ Begin with ` + "`deliverd dev`" + `: everything in one process, nothing to confi
 	add("look", checkCommand(ui), identityCommand(ui), tlsCommand(ui), explainCommand(ui), deliverCommand(ui), logCommand(ui))
 	add("set", configCommand(ui), dkimCommand(ui), tokenCommand(ui), adminCommand(ui), completionCommand(ui), manCommand(ui), versionCommand(ui))
 	return root
+}
+
+// defaultConfig is the configuration of a command without -c: so that on the daemon's
+// machine everybody's commands find it.
+func defaultConfig() string {
+	if file := os.Getenv("DELIVERD_CONFIG"); file != "" {
+		return file
+	}
+	const installed = "/etc/deliverd/deliverd.toml"
+	if _, err := os.Stat(installed); err != nil {
+		return ""
+	}
+	return installed
 }
 
 func buildVersion() string {
