@@ -77,7 +77,7 @@ func TestMaintenanceIsEverybodys(t *testing.T) {
 	t.Parallel()
 	s := withPages(newSite(t), nil)
 	s.auth.Open = false
-	bound, all := s.token("04711", ScopeRead, ScopeOperate), s.token("*", ScopeRead, ScopeOperate)
+	bound, all := s.token("04711", ScopeRead, ScopeAct), s.token("*", ScopeRead, ScopeAct)
 	for token, sees := range map[string]bool{bound: false, all: true} {
 		if _, body := s.do(token, "GET", "/delays?act=plan", ""); strings.Contains(body, `action="/delays/maintenance"`) != sees {
 			t.Errorf("sees the form: %v, want %v", !sees, sees)

@@ -101,8 +101,8 @@ func TestPages(t *testing.T) {
 			if want := map[bool]int{true: 404, false: 200}[name == "not_found"]; resp.StatusCode != want {
 				t.Errorf("status %d, want %d", resp.StatusCode, want)
 			}
-			body = windowID.ReplaceAllString(version.ReplaceAllString(body, "?v=…"), "mnt_…")
-			golden(t, "pages/"+name+".html", []byte(body))
+			shown := windowID.ReplaceAllString(version.ReplaceAllString(body, "?v=…"), "mnt_…")
+			golden(t, "pages/"+name+".html", []byte(shown))
 			checkHTML(t, body)
 		})
 	}
