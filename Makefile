@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz deb dashboards bench bench-peers bench-search clean
+.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz deb dashboards bench bench-peers bench-search cluster-test clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -77,6 +77,10 @@ bench-search: ## the search among a million people: median and 99th percentile o
 bench-peers: build ## deliverd beside Postfix with OpenDKIM and Exim: the table of docs/peers.md; root, after make deps
 	$(GO) build -trimpath -tags openssl -ldflags '$(LDFLAGS)' -o $(BIN)-openssl ./cmd/deliverd
 	$(GO) run ./bench -deliverd $(BIN) -openssl $(BIN)-openssl
+
+CLUSTER_FOR ?= 4m
+cluster-test: ## three NATS nodes and three deliverds, killed and stopped under mail; CLUSTER_SEED repeats a run
+	CLUSTER_FOR=$(CLUSTER_FOR) $(GO) test -count=1 -timeout 60m -run '^TestCluster$$' -v ./cmd/deliverd
 
 clean:
 	rm -rf bin

@@ -131,6 +131,9 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 	ours := x.writer == f.q.session
 	if ours && (rev > f.sh.base.Load() || f.q.enters.has(key)) {
 		f.box.saw(rev, true) // whoever wrote it says it
+		if _, here := f.q.sched.shardOf(id); !here && !x.state.Terminal() && !f.q.enters.has(key) {
+			f.q.lookAgain(f.sh, key, rev)
+		}
 		return
 	}
 	if !x.state.Terminal() {
@@ -156,6 +159,25 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 	f.q.wg.Go(func() {
 		f.q.adopt(f.sh, key, rev)
 		<-f.adopting
+	})
+}
+
+// lookAgain sees to a record of this process's own that nothing here knows of. Mostly
+// it has ended before the feed came by. But a write that had no answer may happen long
+// after its Enqueue gave up; and a store that has just come back may not tell of all
+// that it has when it is asked for its last revision (base), so that what an earlier
+// ownership of this process accepted looks like what this one did.
+func (q *Queue) lookAgain(sh *shard, id mail.ID, rev uint64) {
+	q.later(2*ackTimeout, func() {
+		b, err := id.Bytes()
+		if _, here := q.sched.shardOf(b); err != nil || here || q.enters.has(id) || !sh.ours() {
+			return
+		}
+		r, _, err := q.load(q.ctx, sh, id)
+		if errors.Is(err, ErrNotFound) || err == nil && r.State.Terminal() {
+			return
+		}
+		q.adopt(sh, id, rev)
 	})
 }
 

@@ -371,3 +371,17 @@ func TestEventsGoOnWhereTheReaderStopped(t *testing.T) {
 		t.Errorf("last place %d, %v", n, err)
 	}
 }
+
+// A write that had no answer happens after its Enqueue has given up: the message is
+// taken in all the same, by the process that wrote it.
+func TestALateWriteIsTakenIn(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, nil)
+	untilScanned(b.q)
+	m := b.message("reset", "kari@nordlys.example", "kari")
+	b.waiting(m, func(*write) {})
+	b.work(accept)
+	if story := b.until(1); !equalStates(story[m.ID], mail.StateQueued, mail.StateAccepted) {
+		t.Errorf("%v", story[m.ID])
+	}
+}
