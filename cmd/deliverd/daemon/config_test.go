@@ -72,6 +72,7 @@ func TestLoadRefuses(t *testing.T) {
 		"no address to open":        {"[listen]\nurl = \"mail.example.com\"\n", `write it as "https://mail.example.com"`},
 		"a note about itself":       {"[send]\nreturn_path_domain = \"bounce.example.com\"\n[bounces]\npostmaster = \"postmaster@bounce.example.com\"\n", `bounces.postmaster: mail to this domain comes back to deliverd`},
 		"a ring that can't grow":    {"[keys]\nseal = \"env:RING\"\n", `keys.seal: the key ring is a file`},
+		"a ring among credentials":  {"[keys]\nseal = \"cred:ring\"\n", `keys.seal: the key ring is a file`},
 		"lane":                      {"[kinds.x]\nlane = 12\n", `kinds.x.lane: 12 is not between 1`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,9 @@ import (
 // systemd credential. The configuration never holds a secret itself.
 type Secret string
 
+// credentials is the variable that says where systemd puts a service's credentials.
+const credentials = "CREDENTIALS_DIRECTORY"
+
 func (s Secret) check() error {
 	if s == "" {
 		return nil
@@ -24,13 +27,14 @@ func (s Secret) check() error {
 	return nil
 }
 
-// Path returns the file behind a file: or cred: reference, "" for env: and none.
+// Path returns the file behind a file: or cred: reference, "" for env: and none, and
+// for cred: where the process has no credentials.
 func (s Secret) Path() string {
 	if p, ok := strings.CutPrefix(string(s), "file:"); ok {
 		return p
 	}
-	if name, ok := strings.CutPrefix(string(s), "cred:"); ok {
-		return filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), name)
+	if name, ok := strings.CutPrefix(string(s), "cred:"); ok && os.Getenv(credentials) != "" {
+		return filepath.Join(os.Getenv(credentials), name)
 	}
 	return ""
 }
@@ -47,7 +51,11 @@ func (s Secret) Read() ([]byte, error) {
 		}
 		return []byte(v), nil
 	}
-	b, err := os.ReadFile(s.Path())
+	path := s.Path()
+	if path == "" {
+		return nil, fmt.Errorf("%s is a credential of the service, and this process has none: systemd gives them with LoadCredential=", s)
+	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

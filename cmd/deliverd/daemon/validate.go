@@ -167,7 +167,7 @@ func (c *Config) validateSecrets(complain func(format string, args ...any)) {
 			complain("%s: %v", name, err)
 		}
 	}
-	if strings.HasPrefix(string(c.Keys.Seal), "env:") {
+	if scheme, _, _ := strings.Cut(string(c.Keys.Seal), ":"); scheme == "env" || scheme == "cred" {
 		complain("keys.seal: the key ring is a file that deliverd writes to; use \"file:PATH\"")
 	}
 	for i, k := range c.DKIM {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
 	"path/filepath"
@@ -42,7 +43,7 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	}
 	d.cleanups.add("NATS connection", func(context.Context) error { d.nc.Close(); return nil })
 
-	seal, ours, err := d.openKeyRing()
+	seal, ours, made, err := d.openKeyRing()
 	if err != nil {
 		return err
 	}
@@ -63,6 +64,9 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 	}
 	d.cleanups.add("queue", func(context.Context) error { return d.queue.Close() })
 	d.openServiceLog()
+	if made {
+		d.notice("key.made", seal.Newest(), "the first key that seals secrets; keep a copy of the ring apart from the rest of the data")
+	}
 	d.start("store watch", d.watchStore)
 	if ours {
 		d.start("key ring", func(ctx context.Context) { d.tendKeys(ctx, seal) })
@@ -74,18 +78,19 @@ func (d *Daemon) openQueue(ctx context.Context) error {
 }
 
 // openKeyRing reads the keys that seal secrets, and says whether this process is the
-// only one that uses them.
-func (d *Daemon) openKeyRing() (ring *queue.KeyRing, ours bool, err error) {
-	if path := d.config.Keys.Seal.Path(); path != "" {
-		ring, err = queue.OpenKeyRing(path)
-		return ring, false, err
+// only one that uses them, and whether it has just made the first.
+func (d *Daemon) openKeyRing() (ring *queue.KeyRing, ours, made bool, err error) {
+	path := d.config.Keys.Seal.Path()
+	if path == "" {
+		ours, path = true, d.config.dataFile("keys", "seal.ring")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return nil, false, false, err
+		}
 	}
-	path := d.config.dataFile("keys", "seal.ring")
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, false, err
-	}
+	_, err = os.Stat(path)
+	made = errors.Is(err, fs.ErrNotExist)
 	ring, err = queue.OpenKeyRing(path)
-	return ring, true, err
+	return ring, ours, made, err
 }
 
 const (
@@ -163,6 +168,7 @@ func (d *Daemon) openView(ctx context.Context) error {
 			d.log.Error("the read model stopped; stories are out of date until a restart, mail goes on", "error", err)
 		}
 	})
+	d.start("incidents", d.followIncidents)
 	return nil
 }
 
