@@ -162,11 +162,12 @@ func (f *feed) seen(ctx context.Context, m jetstream.Msg, rev uint64) {
 	})
 }
 
-// lookAgain sees to a record of this process's own that nothing here knows of. Mostly
-// it has ended before the feed came by. But a write that had no answer may happen long
-// after its Enqueue gave up; and a store that has just come back may not tell of all
-// that it has when it is asked for its last revision (base), so that what an earlier
-// ownership of this process accepted looks like what this one did.
+// lookAgain sees after a while to a record that the feed came by and nothing here knows
+// of. Mostly it has ended. But the feed may come from a replica that is ahead of the
+// leader, which is asked for the record. And of those that this process wrote itself, a write
+// that had no answer may happen long after its Enqueue gave up; and a store that has
+// just come back may not tell of all that it has when it is asked for its last revision
+// (base), so that what an earlier ownership accepted looks like what this one did.
 func (q *Queue) lookAgain(sh *shard, id mail.ID, rev uint64) {
 	q.later(2*ackTimeout, func() {
 		b, err := id.Bytes()
@@ -175,6 +176,7 @@ func (q *Queue) lookAgain(sh *shard, id mail.ID, rev uint64) {
 		}
 		r, _, err := q.load(q.ctx, sh, id)
 		if errors.Is(err, ErrNotFound) || err == nil && r.State.Terminal() {
+			sh.said(rev) // by whoever ended it
 			return
 		}
 		q.adopt(sh, id, rev)
@@ -200,6 +202,9 @@ func (q *Queue) adopt(sh *shard, id mail.ID, rev uint64) {
 func (q *Queue) tryAdopt(sh *shard, id mail.ID, rev uint64) error {
 	r, at, err := q.load(q.ctx, sh, id)
 	switch {
+	case errors.Is(err, ErrNotFound) && rev > 0 && q.o.Replicas > 1:
+		q.lookAgain(sh, id, rev)
+		return nil
 	case errors.Is(err, ErrNotFound), errors.Is(err, errRecord):
 		sh.said(rev)
 		if errors.Is(err, errRecord) {
