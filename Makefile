@@ -11,7 +11,7 @@ TAGS ?=
 # this repository.
 SHARED ?= ../shared
 
-.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz deb dashboards bench bench-peers bench-search cluster-test clean
+.PHONY: run build axe test test-openssl race race-core lint conformance deps fuzz deb dashboards bench bench-peers bench-search cluster-test soak clean
 
 run: build ## everything in one process, nothing to configure
 	$(BIN) dev
@@ -81,6 +81,10 @@ bench-peers: build ## deliverd beside Postfix with OpenDKIM and Exim: the table 
 CLUSTER_FOR ?= 4m
 cluster-test: ## three NATS nodes and three deliverds, killed and stopped under mail; CLUSTER_SEED repeats a run
 	CLUSTER_FOR=$(CLUSTER_FOR) $(GO) test -count=1 -timeout 60m -run '^TestCluster$$' -v ./cmd/deliverd
+
+SOAK ?= 1h
+soak: ## all faults mixed at random for SOAK; SOAK_SEED repeats a run
+	SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -run '^TestSoak$$' -v ./cmd/deliverd
 
 clean:
 	rm -rf bin
