@@ -144,7 +144,7 @@ func (p *Pages) page(f func(http.ResponseWriter, *http.Request, *Principal) erro
 			return
 		}
 		problem := asProblem(r.Context(), p.api.logger(), err)
-		if err := p.show(w, r, problem.Status, shell{Title: problem.Title, Page: "problem", Content: problem}); err != nil {
+		if err := p.show(w, r, problem.Status, shell{Title: pageSentence(langOfPage(r), problem.Title), Page: "problem", Content: problem}); err != nil {
 			writeProblem(w, problem)
 		}
 	})

@@ -32,8 +32,12 @@ var logActs = map[string]string{
 	"pause": "paused", "resume": "resumed", "retry": "had tried now", "domain.share": "shared a domain report",
 	"signin": "signed in", "signout": "signed out", "signin.refused": "was not let in", "login_link.new": "made a login link",
 	"session.end": "ended sessions", "token.new": "made a token", "token.revoke": "revoked a token",
-	"start": "deliverd started", "stop": "deliverd stopped", "reload": "The configuration was read again",
+	"start": "deliverd started", "stop": "deliverd stopped",
 	"maintenance.add": "planned maintenance", "maintenance.remove": "removed maintenance", "backup": "made a backup",
+	"config.reload": "The configuration was read again", "key.made": "A new key seals secrets from now on",
+	"dkim.active": "New DKIM keys sign", "dkim.old": "Former DKIM keys sign no more", "dkim.revoke": "Former DKIM keys can be revoked", "dkim.revoked": "Former DKIM keys are gone",
+	"maintenance.begin": "Maintenance began", "maintenance.end": "Maintenance ended", "alarm.unaccounted": "What was accepted is not all accounted for",
+	"store.well": "The store takes writes again", "store.restart": "The store was restarted",
 	"store.trouble": "The store takes no writes", "log.gap": "Entries are missing",
 }
 

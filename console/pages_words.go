@@ -57,7 +57,8 @@ func pageWord(lang, english string, fill ...any) string {
 // functions are what the templates of one language call.
 func (p *Pages) functions(lang string) template.FuncMap {
 	return template.FuncMap{
-		"t": func(english string, fill ...any) string { return pageWord(lang, english, fill...) },
+		"t":        func(english string, fill ...any) string { return pageWord(lang, english, fill...) },
+		"sentence": func(english string) string { return pageSentence(lang, english) },
 		"asset": func(name string) string {
 			return "/" + name + "?v=" + p.assets[name].hash
 		},
