@@ -78,6 +78,9 @@ func TestPages(t *testing.T) {
 	}}
 	s.api.ServiceLog.Append(t.Context(), LogEntry{Act: "lift", By: "Anna", Tenant: "04711", On: "gone@nordlys.example", Reason: "The mailbox is there again"})
 	s.api.ServiceLog.Append(t.Context(), LogEntry{Act: "cancel", By: "Anna", Tenant: "04711", On: string(invite(1).ID), Reason: "Invited the wrong person"})
+	for !s.api.fresh(t.Context()) { // what the pages show is what the view has come to
+		t.Log("the view is behind")
+	}
 	s.api.Calendar.Add(t.Context(), Window{Kinds: []string{"invite"}, Repeat: "weekdays 13:00–13:30 Europe/Helsinki", Title: "Login is updated", Reason: "weekly", By: "Sanna"})
 	message := "/messages/" + string(invite(2).Ref)
 	for name, path := range map[string]string{
