@@ -18,7 +18,7 @@ func TestTheHeapHasRoomInBytes(t *testing.T) {
 		{40 << 20, 320},
 		{128 << 20, 100},
 		{256 << 20, 50},
-		{600 << 20, 30},
+		{600 << 20, 20},
 	} {
 		if got := gcPercent(c.live); got != c.percent {
 			t.Errorf("%d MB live: %d %%, want %d", c.live>>20, got, c.percent)
