@@ -12,18 +12,20 @@ import (
 // process, keeps its place among the GOMAXPROCS until the runtime notices, which takes
 // up to 10 ms. The embedded NATS server has a stream in fsync for each of its shards
 // while mail flows, and with two places for two cores both were taken: nine of ten
-// goroutines that became ready waited less than 1 ms with six more, less than 20 ms
+// goroutines that became ready waited less than 1 to 2 ms with six more, 10 to 30 ms
 // without, and each of a PIN's dozen steps is one. Behind invites that are being
-// delivered (2 cores at a load of 12 to 32 from other programs), a PIN took
+// delivered (2 cores at a load of 5 to 35 from other programs), a PIN took
 //
 //	GOMAXPROCS   p50           p90            p99
-//	2            24 to 63 ms   132 to 293 ms  300 to 636 ms
+//	2            17 to 63 ms   66 to 293 ms   222 to 636 ms
 //	4            15 to 39 ms   36 to 327 ms   91 to 689 ms
-//	8            4 to 23 ms    7 to 73 ms     18 to 244 ms
+//	8            4 to 24 ms    7 to 73 ms     18 to 390 ms
 //	16           15 to 17 ms   36 to 55 ms    139 to 147 ms
 //
-// at the same messages a second and 0 to 4 % more CPU for each: 2.5 to 2.6 ms, not 2.4 to
-// 2.6. How many sign at once stays a matter of cores ([signers]).
+// Runs side by side took the same processor time for each message within the noise (3.0
+// to 4.1 ms with 2 and 2.5 to 3.7 with 8 on the busiest machine, 2.4 to 2.6 and 2.5 to
+// 2.6 otherwise). Without fsync the wait was gone with 2 as well. How many sign at once
+// stays a matter of cores ([signers]).
 const blockedMost = 6
 
 // processors is GOMAXPROCS for so many cores.
