@@ -254,6 +254,9 @@ func (d *Deliverer) logAttempt(ctx context.Context, a *mail.Attempt, o *mail.Out
 		text = "message handed over"
 	case "":
 		level, text = slog.LevelWarn, "attempt not counted"
+		if o.Local == mail.ErrNoRoom.Error() {
+			level = slog.LevelDebug // it waits for its turn, as a backlog does by the thousand
+		}
 	}
 	if !d.log.Enabled(ctx, level) {
 		return
