@@ -165,7 +165,7 @@
 //	558,000, without                         400 MB of heap, some 290 bytes a message the server's
 //	  in the first minutes after a start     some 460 bytes, until the server forgets what each
 //	                                         block holds by subject, which a scan makes it read
-//	  the scan after a clean stop            17 µs of CPU a message: a third the server's recovery
+//	  the scan after a clean stop            17 µs of CPU a message: a quarter the server's recovery
 //
 // What a PIN waits for behind a backlog that is delivered is neither the store nor this
 // package but its turn to run: each of the shards' streams is in an fsync and keeps one of
