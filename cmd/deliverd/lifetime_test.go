@@ -95,7 +95,7 @@ func (w *world) reconfigure(t *testing.T, p *process, text string) (log string) 
 	}
 	eventually(t, "it was heard", func() bool {
 		log = p.stderr.String()[before:]
-		return strings.Contains(log, "configuration reloaded") || strings.Contains(log, "was not reloaded")
+		return strings.Contains(log, "act=config.reload") || strings.Contains(log, "was not reloaded")
 	})
 	return log
 }
@@ -142,7 +142,7 @@ func TestHangup(t *testing.T) {
 	valid := strings.Replace(string(text), "Acme <no-reply@acme.example>", "Acme Support <support@acme.example>", 1) +
 		fmt.Sprintf("[templates]\ndir = %q\n[log]\nformat = \"json\"\n", own)
 	log := w.reconfigure(t, p, valid)
-	if !strings.Contains(log, `changed="send, templates, log"`) || strings.Count(log, restart) != 1 || !strings.Contains(log, "section=log") {
+	if !strings.Contains(log, `detail="changed: send, templates, log"`) || strings.Count(log, restart) != 1 || !strings.Contains(log, "section=log") {
 		t.Errorf("the log says:\n%s", log)
 	}
 	changed := func(when, raw string) {
