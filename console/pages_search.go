@@ -126,7 +126,9 @@ func (p *Pages) search(w http.ResponseWriter, r *http.Request, by *Principal) er
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return nil
 	}
-	if id, ref, ok := nameOf(q); ok {
+	// Whoever types still may go on: only a search that was sent leads away.
+	typing := r.Header.Get("HX-Request") != ""
+	if id, ref, ok := nameOf(q); ok && !typing {
 		p.api.said(r.Context(), id, ref)
 		p.api.fresh(r.Context())
 		named, err := p.api.lookup(r.Context(), id, ref)

@@ -119,7 +119,7 @@ retries = ["1h"]
 	}
 	api.call("POST", "/v1/messages/"+ids[7]+"/cancel", `{"reason": "no longer wanted"}`)
 	for _, path := range []string{"/metrics", "/v1/queue", "/v1/messages", "/v1/people?q=kari", "/v1/suppressions", "/readyz", "/openapi.json", "/v1/incidents", "/v1/log?format=csv", "/status", "/status.json",
-		"/", "/search?q=kari", "/search?q=nobody", "/delays", "/suppressed", "/templates", "/templates?data=long", "/templates/invite/preview", "/log", "/health", "/live?all=x",
+		"/", "/search?q=kari", "/search?q=nobody", "/delays", "/delays?act=plan", "/suppressed", "/templates", "/templates?data=long", "/templates/invite/preview", "/log", "/health", "/live?all=x",
 	} {
 		api.call("GET", path, "")
 	}

@@ -103,6 +103,7 @@
     return n;
   };
   const heard = (n, said) => {
+    if (!$("#live")) return; // a search took the place of what the feed is about
     waiting += n;
     clearTimeout(timer);
     timer = setTimeout(() => {
@@ -121,6 +122,13 @@
   spoken.className = "sr";
   spoken.setAttribute("role", "status");
   document.body.append(spoken);
+
+  // A search while somebody types: how many there are is said, the focus stays.
+  document.addEventListener("htmx:after:swap", () => {
+    reveal();
+    const found = $("#content > h1, #content .answer h1");
+    if (document.activeElement === $("#q") && found) spoken.textContent = found.textContent;
+  });
 
   // Only a page that somebody looks at keeps a connection: browsers have few of them
   // for one address.
