@@ -32,7 +32,7 @@ var acts = map[string]string{
 
 // everybodys are the doors of what is every tenant's at once: those who are bound to
 // some may not open them. Without a method, for every method.
-var everybodys = []string{"/v1/tokens", "/v1/tokens/{token}", "/v1/sessions", "/v1/login-links", "/v1/queue", "/v1/destinations", "/health",
+var everybodys = []string{"/v1/tokens", "/v1/tokens/{token}", "/v1/sessions", "/v1/login-links", "/v1/queue", "/v1/destinations", "/v1/backup", "/health",
 	"POST /v1/maintenance", "DELETE /v1/maintenance"}
 
 // visitor is somebody who tries a door.
