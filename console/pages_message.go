@@ -181,7 +181,9 @@ func (p *Pages) caughtAs(ref mail.Ref) int {
 }
 
 // shownMessage is the message as its mail can be shown: with everything that is
-// known of it, and every value of its data, which is kept for sending only, blanked.
+// known of it, and every value of its data, which is kept for sending only, blanked. What
+// of the data is not secret stays sealed as well: who forgets to name a secret is to
+// have told it to nobody but the recipient (law 5), and the event log is kept for months.
 func (p *Pages) shownMessage(f *Facts) mail.Message {
 	m := mail.Message{
 		ID: f.ID, Ref: f.Ref, Kind: f.Kind, Tenant: f.Tenant, TenantName: f.TenantName, To: f.To, ToName: f.ToName,
