@@ -45,7 +45,7 @@ conformance: ## the labelled data of $(SHARED)
 
 deps: ## Debian packages that some tests need
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev opendkim
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium python3-dkim python3-nacl libmail-dkim-perl libssl-dev opendkim systemd
 	sh deliver/testdata/mta/install.sh bin/mta
 	sh cmd/deliverd/signals/testdata/promtool.sh bin
 

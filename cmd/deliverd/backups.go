@@ -30,7 +30,7 @@ The file holds names and addresses, and no secret that it could open: the key ri
 not in it. Without the keys no waiting message can be sent after a restore. --keys
 writes them into a file of their own, on the daemon's machine; keep it apart. Not in
 either: the configuration, DKIM keys, templates, and mail kept for the postmaster.`,
-		Example: "  deliverd backup /mnt/backup/deliverd-monday --keys /root/deliverd.keys\n  deliverd backup - | ssh vault 'cat > deliverd.backup'",
+		Example: "  deliverd backup /mnt/backup/deliverd-monday --keys /mnt/keys/deliverd.keys\n  deliverd backup - | ssh vault 'cat > deliverd.backup'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			source := ui.runningStore
 			if data != "" {

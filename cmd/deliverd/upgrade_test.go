@@ -90,7 +90,7 @@ func buildBefore(t *testing.T) string {
 	}
 	commit, err := git("rev-parse", "--verify", "--quiet", "HEAD~1^{commit}")
 	if err != nil {
-		t.Skip("no git, or no history")
+		lacking(t, "git and a history of more than one commit")
 	}
 	dir := t.TempDir()
 	archive := filepath.Join(dir, "before.tar")
