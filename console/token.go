@@ -175,6 +175,9 @@ func (t *Tokens) Check(ctx context.Context, secret string) (token Token, ok bool
 		if err != nil || !found {
 			return Token{}, false, err
 		}
+		// Into a token of its own: the slices of the one that was remembered are in the
+		// hands of requests under way.
+		token = Token{}
 		if err := json.Unmarshal(value, &token); err != nil {
 			return Token{}, false, fmt.Errorf("a kept token can't be read: %w", err)
 		}

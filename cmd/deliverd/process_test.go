@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -106,15 +108,25 @@ dial = { ":25" = %q }
 	return w
 }
 
+// freePort finds an address that nobody listens on, and that nobody takes before it is
+// used: where the system has the whole of 127.0.0.0/8, as Linux does, each is on an
+// address of its own.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	host := "127.0.0.1"
+	if runtime.GOOS == "linux" {
+		n := freePorts.Add(1)
+		host = fmt.Sprintf("127.77.%d.%d", n/250%250, 1+n%250)
+	}
+	l, err := net.Listen("tcp", host+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	return l.Addr().String()
 }
+
+var freePorts atomic.Int64
 
 // A process is a deliverd that a test runs.
 type process struct {

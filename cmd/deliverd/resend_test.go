@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,7 +98,8 @@ func TestResend(t *testing.T) {
 		"other": `{"kind":"pin","to":"mallory@elsewhere.example","tenant":"4711","data":{"code":"221100"}}`,
 		"no":    `{"problem":{"title":"The account is closed","detail":"Talk to sales."}}`,
 	}
-	answer := "pin"
+	var answer atomic.Value // the key of the answer that is given
+	answer.Store("pin")
 	asked := make(chan console.Renewal, 10)
 	_, err = nc.Subscribe("deliverd.v1.renew.*", func(m *nats.Msg) {
 		var r console.Renewal
@@ -105,7 +107,7 @@ func TestResend(t *testing.T) {
 			t.Error(err)
 		}
 		asked <- r
-		if err := m.Respond([]byte(answers[answer])); err != nil {
+		if err := m.Respond([]byte(answers[answer.Load().(string)])); err != nil {
 			t.Error(err)
 		}
 	})
@@ -127,7 +129,7 @@ func TestResend(t *testing.T) {
 		t.Errorf("the new code is missing in:\n%s", letter(fresh.ID))
 	}
 	for name, says := range map[string]string{"other": "can't be used", "no": "The account is closed. Talk to sales."} {
-		answer = name
+		answer.Store(name)
 		if _, errs, status := again(fresh.ID, "--new"); status != exitConflict || !strings.Contains(errs, says) {
 			t.Errorf("%s: %d %s", name, status, errs)
 		}
@@ -138,7 +140,7 @@ func TestResend(t *testing.T) {
 	if err := c.Outcome(t.Context(), string(third.ID), mail.EventUsed, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	answer = "no"
+	answer.Store("no")
 	var problem mail.Problem
 	w.json(t, "POST", "/v1/messages/"+string(third.ID)+"/resend", `{"reason":"asks again","mode":"same"}`, http.StatusConflict, &problem)
 	if problem.Type != mail.ProblemNotResendable || !strings.Contains(problem.Detail, "has been used") {
