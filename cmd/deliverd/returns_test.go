@@ -331,6 +331,7 @@ func returnedUnsent(t *testing.T, w *world, c *client.Client) {
 	if err := c.Cancel(t.Context(), string(r.ID), "not needed"); err != nil {
 		t.Fatal(err)
 	}
+	becomes(t, c, r.ID, mail.StateCancelled) // the wish is safe before it is carried out
 	if err := w.comeBack(t, "", w.returnPath(t).Address(r.ID), dsn); err != nil {
 		t.Error(err)
 	}
