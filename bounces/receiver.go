@@ -119,12 +119,15 @@ func (r *Receiver) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("bounce listener: %w", err)
 	case <-ctx.Done():
 	}
+	// The loop that accepts ends first: go-smtp counts sessions in it, and Shutdown waits
+	// for that count, which must not grow from nothing meanwhile.
+	_ = guarded.Close()
+	<-failed
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := server.Shutdown(grace); err != nil {
 		guarded.closeAll()
 	}
-	<-failed
 	return nil
 }
 
